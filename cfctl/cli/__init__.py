@@ -1,0 +1,1 @@
+"""The command line: parse, call the domain, choose a renderer, set the exit code."""

@@ -1,0 +1,56 @@
+"""The exceptions cfctl raises; each holds what failed, why, and the next step to take.
+
+CfctlError
+  +-- InputError            the caller named something that can not be used
+  |     +-- ConfigError     a configuration or targets file, or a key or value in one
+  +-- UnobservableError     the machine or its permissions do not let cfctl measure
+  |     +-- CalibrationError  the clock could not be calibrated
+  +-- SegmentError          a segment is missing, foreign, torn or truncated
+  +-- StateError            a state file or directory can not be read or written
+"""
+
+from __future__ import annotations
+
+
+class CfctlError(Exception):
+    """What failed, why, and what to do, one sentence each."""
+
+    def __init__(self, what: str, why: str = "", todo: str = "") -> None:
+        super().__init__(what, why, todo)
+        self.what = what
+        self.why = why
+        self.todo = todo
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.what, self.why, self.todo) if part)
+
+
+class InputError(CfctlError):
+    """Raised when the caller names something that can not be used."""
+
+
+class ConfigError(InputError):
+    """Raised for a configuration or targets file, or a key or value in one."""
+
+
+class UnobservableError(CfctlError):
+    """Raised when the machine or its permissions do not let cfctl measure."""
+
+
+class CalibrationError(UnobservableError):
+    """Raised when the clock could not be calibrated at all."""
+
+
+class SegmentError(CfctlError):
+    """Raised when a segment is missing, foreign, torn or truncated."""
+
+
+class StateError(CfctlError):
+    """Raised when a state file or directory can not be read or written."""
+
+
+def os_error_reason(error: OSError) -> str:
+    """Return the kernel's reason as a sentence, with the file the error names."""
+    reason = (error.strerror or type(error).__name__).rstrip(".")
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{reason}{where}."

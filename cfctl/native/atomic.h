@@ -1,0 +1,27 @@
+/* The memory orders the core uses, by what they mean here; the model checkers share this header.
+ *
+ * A 64-bit aligned load or store is one instruction on every CPU cfctl supports, so a relaxed
+ * counter costs no more than a plain one and is free of data races.
+ */
+#ifndef CF_ATOMIC_H
+#define CF_ATOMIC_H
+
+/* A counter that one thread writes and others read at any time: no order with anything else. */
+#define cf_load_relaxed(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+#define cf_store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+#define cf_add_relaxed(p, v) __atomic_fetch_add((p), (v), __ATOMIC_RELAXED)
+
+/* Publication: all that stands before the release is seen by who acquires the value. */
+#define cf_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define cf_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define cf_fence_release() __atomic_thread_fence(__ATOMIC_RELEASE)
+#define cf_fence_acquire() __atomic_thread_fence(__ATOMIC_ACQUIRE)
+
+/* Single-writer increment: a load and a store, no locked instruction. Only the owner of the
+ * counter may call it; its readers use cf_load_relaxed. */
+#define cf_bump(p, v) cf_store_relaxed((p), cf_load_relaxed(p) + (v))
+
+#define cf_likely(x) __builtin_expect(!!(x), 1)
+#define cf_unlikely(x) __builtin_expect(!!(x), 0)
+
+#endif

@@ -1,0 +1,107 @@
+#include "tick.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+uint32_t cf_tick_source_selected = CF_TICK_UNSELECTED;
+
+static pthread_once_t select_once = PTHREAD_ONCE_INIT;
+static enum cf_gate selected_gate = CF_GATE_ARCHITECTURE;
+
+static const char *const gate_texts[] = {
+    [CF_GATE_OPEN] = "the CPU's counter is usable",
+    [CF_GATE_ARCHITECTURE] = "this CPU has no counter that cfctl can read",
+    [CF_GATE_NO_TSC] = "the CPU reports no TSC",
+    [CF_GATE_NOT_INVARIANT] = "the TSC is not invariant: its rate changes with the CPU's state",
+    [CF_GATE_PRCTL] = "reading the TSC is disabled for this process by prctl(PR_SET_TSC)",
+    [CF_GATE_CLOCKSOURCE] = "the kernel's clocksource is not this counter",
+    [CF_GATE_NO_SYSFS] = "the kernel's clocksource can not be read from /sys",
+    [CF_GATE_TRAPPED] = "reading the counter costs 100 ns or more, so it is emulated",
+    [CF_GATE_REQUESTED] = "CFCTL_TICK_SOURCE=os asks for the OS clock",
+};
+
+const char *cf_gate_text(enum cf_gate gate) {
+    return gate_texts[gate];
+}
+
+static enum cf_gate check_cpu(void) {
+#if defined(__x86_64__)
+    unsigned eax, ebx, ecx, edx;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(edx & (1u << 4)))
+        return CF_GATE_NO_TSC;
+    if (!__get_cpuid(0x80000007, &eax, &ebx, &ecx, &edx) || !(edx & (1u << 8)))
+        return CF_GATE_NOT_INVARIANT;
+    int mode = 0;
+    if (prctl(PR_GET_TSC, &mode, 0, 0, 0) == 0 && mode != PR_TSC_ENABLE)
+        return CF_GATE_PRCTL;
+    return CF_GATE_OPEN;
+#elif defined(__aarch64__)
+    return CF_GATE_OPEN;
+#else
+    return CF_GATE_ARCHITECTURE;
+#endif
+}
+
+static enum cf_gate check_clocksource(void) {
+    static const char path[] = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    static const char *const wanted = CF_TICK_HARDWARE == CF_TICK_TSC ? "tsc" : "arch_sys_counter";
+    char name[64] = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return CF_GATE_NO_SYSFS;
+    ssize_t length = read(fd, name, sizeof name - 1);
+    close(fd);
+    if (length <= 0)
+        return CF_GATE_NO_SYSFS;
+    name[strcspn(name, "\n")] = '\0';
+    return strcmp(name, wanted) == 0 ? CF_GATE_OPEN : CF_GATE_CLOCKSOURCE;
+}
+
+/* The cheapest of a few batches: a preempted batch must not look like a trapped counter. */
+static enum cf_gate check_cost(void) {
+    enum { BATCHES = 16, READS = 64, TRAPPED_NS = 100 };
+    uint64_t best_ns = UINT64_MAX;
+    for (int batch = 0; batch < BATCHES; batch++) {
+        uint64_t start = cf_os_ns(CLOCK_MONOTONIC_RAW);
+        for (int i = 0; i < READS; i++)
+            (void)cf_tick_hardware();
+        uint64_t elapsed = cf_os_ns(CLOCK_MONOTONIC_RAW) - start;
+        if (elapsed < best_ns)
+            best_ns = elapsed;
+    }
+    return best_ns < (uint64_t)READS * TRAPPED_NS ? CF_GATE_OPEN : CF_GATE_TRAPPED;
+}
+
+static void select_source(void) {
+    const char *requested = getenv("CFCTL_TICK_SOURCE");
+    enum cf_gate gate = CF_GATE_OPEN;
+    if (requested && strcmp(requested, "os") == 0)
+        gate = CF_GATE_REQUESTED;
+    if (gate == CF_GATE_OPEN)
+        gate = check_cpu();
+    if (gate == CF_GATE_OPEN)
+        gate = check_clocksource();
+    if (gate == CF_GATE_OPEN)
+        gate = check_cost();
+    selected_gate = gate;
+    cf_store_release(&cf_tick_source_selected,
+                     gate == CF_GATE_OPEN ? (uint32_t)CF_TICK_HARDWARE : (uint32_t)CF_TICK_OS);
+}
+
+enum cf_tick_source cf_tick_select(void) {
+    pthread_once(&select_once, select_source);
+    return (enum cf_tick_source)cf_load_acquire(&cf_tick_source_selected);
+}
+
+enum cf_gate cf_tick_gate(void) {
+    cf_tick_select();
+    return selected_gate;
+}

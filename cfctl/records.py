@@ -1,0 +1,92 @@
+"""The record model: a measured value, a verdict, a document, and their form as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+from typing import Any, ClassVar
+
+
+class Verdict(enum.StrEnum):
+    """The three answers of every judgement."""
+
+    PASS = "pass"  # noqa: S105
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Severity(enum.StrEnum):
+    """How much an issue matters; ordered from low to critical by `rank`."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """Return 0 for low up to 3 for critical."""
+        return list(Severity).index(self)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measurement:
+    """A measured value with its unit and error, or None with the reason why there is none.
+
+    `uncertainty` is in the unit of the value and stated by `method`.
+    """
+
+    value: float | None
+    unit: str
+    uncertainty: float | None = None
+    sample_count: int | None = None
+    method: str | None = None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.value is None) != (self.reason is not None):
+            raise ValueError("a Measurement has a value, or None and a reason")
+
+    @classmethod
+    def missing(cls, unit: str, reason: str) -> Measurement:
+        """Return the measurement that was not made, and why."""
+        return cls(None, unit, reason=reason)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Document:
+    """The base of every result that is saved or printed as JSON.
+
+    A subclass sets SCHEMA and VERSION; within a version fields are only added.
+    """
+
+    SCHEMA: ClassVar[str]
+    VERSION: ClassVar[int]
+
+
+def to_plain(value: Any) -> Any:
+    """Return a record as dicts, lists and JSON scalars; a Document starts with schema and version.
+
+    NaN and infinities, which JSON does not have, become None.
+    """
+    if isinstance(value, enum.Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        head = {"schema": value.SCHEMA, "version": value.VERSION} if isinstance(value, Document) else {}
+        return head | {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def to_json(value: Any, indent: int | None = 2) -> str:
+    """Return a record as JSON text (RFC 8259, no NaN) that ends with a newline."""
+    return json.dumps(to_plain(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"

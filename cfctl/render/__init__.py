@@ -1,0 +1,1 @@
+"""Renderers: one module per kind of document, render(document, console, shown_unit)."""
