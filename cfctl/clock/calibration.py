@@ -148,7 +148,7 @@ def from_plain(value: Any) -> Calibration:
     return calibration
 
 
-_TYPES: Final[dict[str, type | tuple[type, ...]]] = {
+_TYPES: Final[dict[str, Any]] = {
     "str": str, "int": int, "float": (int, float), "bool": bool,
 }  # fmt: skip
 

@@ -6,19 +6,18 @@ from collections.abc import Mapping
 from typing import Final
 
 from cfctl import _native
-from cfctl.records import Measurement
 
 READS: Final = 4000
 # An interrupt or two among the reads may leave an increment off the lattice.
 _SHARE: Final = 0.99
 # A counter that is scaled up from a slower one by a fraction is off its multiples by one tick.
-_MIN_ROUNDED_STEP: Final = 16
+_MIN_ROUNDED_STEP: Final = 8
 
 
 def lattice_step(counts: Mapping[int, int]) -> int | None:
     """Return the step in ticks of which 99 % of the increments are multiples, None without increments.
 
-    `counts`: increment in ticks -> how often. A step of 16 and more is also found when a scaled
+    `counts`: increment in ticks -> how often. A step of 8 and more is also found when a scaled
     counter rounds its multiples to whole ticks, if at least two different multiples were seen.
     """
     grown = {increment: count for increment, count in counts.items() if increment > 0}
@@ -41,17 +40,3 @@ def lattice_step(counts: Mapping[int, int]) -> int | None:
 def step_ticks(reads: int = READS) -> int | None:
     """Return the measured step of the counter in ticks; about 0.1 us a read."""
     return lattice_step(_native.tick_increments(reads))
-
-
-def step_measurement(ns_per_tick: float, reads: int = 50_000) -> Measurement:
-    """Return the measured step of the counter in nanoseconds."""
-    step = step_ticks(reads)
-    if step is None:
-        return Measurement.missing("ns", "the counter did not advance between reads")
-    return Measurement(
-        step * ns_per_tick,
-        "ns",
-        uncertainty=None,
-        sample_count=reads,
-        method=f"largest step whose multiples are 99 % of the increments: {step} {'tick' if step == 1 else 'ticks'}",
-    )

@@ -126,6 +126,15 @@ def publish_calibration(calibration: Calibration) -> None:
     )
 
 
+def process_ns_per_tick() -> float:
+    """Return the nanoseconds of one tick: of the published calibration, else of one made in 10 ms."""
+    line = _native.clock_published()
+    if line is not None:
+        return line[2] / (1 << line[3])
+    quick = calibrate(10_000_000, publish=False)
+    return quick.mult / (1 << quick.shift)
+
+
 def _check_arguments(duration_ns: int, method: str, reference: str, samples: int, sample_ns: int) -> None:
     if method not in METHODS:
         raise InputError(f"There is no method '{method}'.", f"Methods: {', '.join(METHODS)}.")
