@@ -115,6 +115,10 @@ def calibrate(
     return result
 
 
+# The clock that now_ns() shows belongs to the process; so does the record of what it is.
+_published: list[Calibration] = []
+
+
 def publish_calibration(calibration: Calibration) -> None:
     """Make a calibration the clock of now_ns() in this process."""
     _native.clock_publish(
@@ -124,6 +128,18 @@ def publish_calibration(calibration: Calibration) -> None:
         calibration.shift,
         CLOCK_IDS[calibration.reference],
     )
+    _published[:] = [calibration]
+
+
+def withdraw_calibration() -> None:
+    """Let now_ns() read the reference clock itself, as it did before any calibration."""
+    _native.clock_withdraw()
+    _published.clear()
+
+
+def published_calibration() -> Calibration | None:
+    """Return the calibration behind now_ns() in this process, None when there is none."""
+    return next(iter(_published), None)
 
 
 def process_ns_per_tick() -> float:
