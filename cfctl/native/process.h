@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "atomic.h"
 #include "segment.h"
 
 /* Says where the segment shall be. Takes effect for the next opening: before the first record and
@@ -38,16 +39,16 @@ void cf_process_lost(uint64_t samples);
 /* The calling thread's payloads by instrument id; cf_process_payload below reads it. */
 struct cf_thread_payloads {
     void **items;
+    uint8_t *refused; /* 1: refused until the next fork, so that a full segment costs no lock */
     uint32_t count;
 };
 extern _Thread_local struct cf_thread_payloads cf_thread_payloads;
 
-/* Returns as cf_process_claim; a few instructions once claimed. Refusal is remembered per thread
- * until the next fork, so that a full segment costs no lock per sample. */
+/* Returns as cf_process_claim; a few instructions once claimed. */
 static inline void *cf_process_payload(uint32_t instrument) {
-    if (__builtin_expect(instrument < cf_thread_payloads.count, 1)) {
+    if (cf_likely(instrument < cf_thread_payloads.count)) {
         void *payload = cf_thread_payloads.items[instrument];
-        if (__builtin_expect(payload != NULL, 1))
+        if (cf_likely(payload != NULL))
             return payload;
     }
     return cf_process_claim(instrument);

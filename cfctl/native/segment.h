@@ -56,7 +56,7 @@ struct cf_segment_header {
     uint32_t command_line_bytes;
     char boot_id[40];   /* NUL-padded; empty = not read */
     char run_id[40];    /* NUL-padded; the `profile run` it belongs to */
-    char reserved0[32]; /* up to byte 256 */
+    char reserved0[40]; /* up to byte 256 */
     char command_line[CF_SEGMENT_COMMAND_LINE_BYTES]; /* NUL-separated arguments */
     char reserved1[768];
 };
@@ -91,7 +91,7 @@ struct cf_shard {
 };
 
 _Static_assert(sizeof(struct cf_segment_header) == CF_SEGMENT_HEADER_BYTES, "pinned");
-_Static_assert(offsetof(struct cf_segment_header, boot_id) == 144, "pinned");
+_Static_assert(offsetof(struct cf_segment_header, boot_id) == 136, "pinned");
 _Static_assert(offsetof(struct cf_segment_header, command_line) == 256, "pinned");
 _Static_assert(sizeof(struct cf_field) == 64, "pinned");
 _Static_assert(sizeof(struct cf_entry) == 64, "pinned");
@@ -109,7 +109,8 @@ struct cf_kind {
 /* An open segment. Opaque to instruments but for `header`. */
 struct cf_segment {
     struct cf_segment_header *header;
-    int fd; /* -1: in anonymous memory, seen by nobody else */
+    uint64_t limit_bytes; /* mapped */
+    int fd;               /* -1: in anonymous memory, seen by nobody else */
     char path[CF_SEGMENT_PATH_BYTES];
 };
 
