@@ -102,7 +102,7 @@ class Monitor:
     def start(self, code: CodeType, offset: int, /) -> object:
         """PY_START: returns sys.monitoring.DISABLE for a code object that is left alone."""
     def finish(self, code: CodeType, offset: int, value: object, /) -> object:
-        """PY_RETURN: records; returns sys.monitoring.DISABLE for a code object left alone."""
+        """PY_RETURN: records. A local event that `match` sets for the code objects it chooses."""
     def unwind(self, code: CodeType, offset: int, error: BaseException, /) -> None:
         """PY_UNWIND: records as failed if the code object is timed."""
     def install(self) -> None: ...
