@@ -21,7 +21,8 @@ struct cf_span_stack {
 };
 extern _Thread_local struct cf_span_stack cf_span_stack;
 
-/* Begins a span; the tick is read last. Beyond the depth the span is lost and counted. */
+/* Begins a span; the tick is read last, after the shard is there: a thread's first sample must not
+ * hold the making of its shard. Beyond the depth the span is lost and counted. */
 static inline void cf_span_begin(uint32_t instrument) {
     struct cf_span_stack *stack = &cf_span_stack;
     if (cf_unlikely(stack->depth == CF_SPAN_DEPTH)) {
@@ -31,6 +32,7 @@ static inline void cf_span_begin(uint32_t instrument) {
     }
     struct cf_span *span = &stack->spans[stack->depth++];
     span->instrument = instrument;
+    (void)cf_process_payload(instrument);
     span->start_tick = cf_ticks();
 }
 

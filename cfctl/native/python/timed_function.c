@@ -19,6 +19,8 @@ struct timed_object {
 static PyObject *timed_call(PyObject *callable, PyObject *const *args, size_t flagged_count,
                             PyObject *names) {
     struct timed_object *self = (struct timed_object *)callable;
+    /* A thread's first sample must not hold the making of its shard. */
+    (void)cf_process_payload(self->instrument);
     uint64_t start_tick = cf_ticks();
     PyObject *result = PyObject_Vectorcall(self->function, args, flagged_count, names);
     cf_operation_record(self->instrument, start_tick, cf_ticks(), result == NULL);
