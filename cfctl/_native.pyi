@@ -1,5 +1,12 @@
 """The typed face of the C core."""
 
+from collections.abc import Callable, Sequence
+from types import CodeType, TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar, final
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
 # Clock: ticks and published time.
 
 def ticks() -> int:
@@ -86,3 +93,103 @@ def cpuid(leaf: int, subleaf: int = 0, /) -> tuple[int, int, int, int] | None:
 
 def stated_counter_hz() -> int | None:
     """Return the rate the CPU itself states for its counter (CNTFRQ_EL0), None where it states none."""
+
+# Segments
+
+SEGMENT_DEFAULT_LIMIT_BYTES: int
+HISTOGRAM_BUCKETS: int
+HISTOGRAM_SUB_BITS: int
+
+def segment_configure(directory: str, run_id: str | None, limit_bytes: int) -> None:
+    """Say where the process's segment shall be; before the first record, and for forked children.
+
+    Raises OSError (ENAMETOOLONG), ValueError for a NUL byte in a name.
+    """
+
+def segment_open() -> tuple[str, int]:
+    """Open the process's segment if it is not open; return (path, errno).
+
+    With errno 0 the path is the segment's file. Otherwise path is "" and the segment is in
+    anonymous memory, seen by this process alone, because of that errno. Never raises but
+    MemoryError.
+    """
+
+def segment_bytes() -> bytes:
+    """Return a copy of the open segment's used part, b"" before it is opened."""
+
+# Histograms: buffers of native uint64, HISTOGRAM_BUCKETS long
+
+def histogram_merge(into: bytearray, source: bytes | bytearray | memoryview) -> None:
+    """Add the buckets of `source` to those of `into`, saturating; ValueError unless equally long."""
+
+def histogram_quantiles(histogram: bytes | bytearray | memoryview, quantiles: Sequence[float]) -> list[float]:
+    """Return the value (ticks) at each of the ascending quantiles; [] for an empty histogram.
+
+    The value is the middle of the bucket with the sample of rank ceil(q n): error <= 0.39 %.
+    ValueError when the quantiles do not ascend, leave 0..1, or the buffer is no histogram.
+    """
+
+def histogram_bounds(bucket: int) -> tuple[int, int]:
+    """Return the (lowest value, number of values) of a bucket; ValueError beyond the last."""
+
+# Operations
+
+@final
+class Operation:
+    """A named operation of this process; equal names and labels share one row of the report.
+
+    `with operation:` times a block on this thread (blocks nest; 256 deep, deeper ones are counted
+    as lost). Recording never allocates, locks or makes a syscall after a thread's first sample.
+    """
+
+    def __init__(self, name: str, labels: Sequence[tuple[str, str]] = ()) -> None:
+        """Raises ValueError for an empty name, a NUL in name or labels, or over 1024 bytes."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]: ...
+    def __enter__(self) -> Operation: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+    def record_ticks(self, duration_ticks: int, failed: bool = False, /) -> None:
+        """Add a sample that was measured elsewhere; ends now."""
+    def record_since(self, start_tick: int, failed: bool = False, /) -> None:
+        """Add a sample that began at `start_tick` (from ticks()) and ends now."""
+
+@final
+class TimedFunction(Generic[_P, _R]):
+    """A callable that records each call of `function` in `operation`, errors counted and re-raised.
+
+    Binds like a function when it is a class attribute; functools.update_wrapper works on it.
+    """
+
+    def __init__(self, function: Callable[_P, _R], operation: Operation) -> None: ...
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...
+    def __get__(self, instance: Any, owner: type | None = None, /) -> Any: ...
+
+# Instrumentation by name
+
+@final
+class Monitor:
+    """Times functions that are chosen by `match` when they first run.
+
+    `match(code, module_name)` is called once per code object and returns the Operation to record
+    it in, or None to leave it alone from then on. 3.12+: `start`, `finish` and `unwind` are
+    callbacks for sys.monitoring. 3.11: `install` and `uninstall` set the calling thread's profile
+    function.
+    """
+
+    def __init__(self, match: Callable[[CodeType, str], Operation | None]) -> None: ...
+    def start(self, code: CodeType, offset: int, /) -> object:
+        """PY_START: returns sys.monitoring.DISABLE for a code object that is left alone."""
+    def finish(self, code: CodeType, offset: int, value: object, /) -> object:
+        """PY_RETURN: records. A local event that `match` sets for the code objects it chooses."""
+    def unwind(self, code: CodeType, offset: int, error: BaseException, /) -> None:
+        """PY_UNWIND: records as failed if the code object is timed."""
+    def install(self) -> None: ...
+    def uninstall(self) -> None: ...

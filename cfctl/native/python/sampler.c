@@ -157,9 +157,9 @@ static PyMethodDef sampler_methods[] = {
 };
 
 static PyType_Slot sampler_slots[] = {
-    {Py_tp_doc, "PairSampler(clusters, pairs): bracketed readings of a reference clock."},
-    {Py_tp_new, CF_SLOT_FUNCTION(sampler_new)},
-    {Py_tp_dealloc, CF_SLOT_FUNCTION(sampler_dealloc)},
+    {Py_tp_doc, (void *)"PairSampler(clusters, pairs): bracketed readings of a reference clock."},
+    {Py_tp_new, (void *)sampler_new},
+    {Py_tp_dealloc, (void *)sampler_dealloc},
     {Py_tp_methods, sampler_methods},
     {0, NULL},
 };
@@ -172,5 +172,7 @@ static PyType_Spec sampler_spec = {
 };
 
 int cf_add_pair_sampler(PyObject *module) {
-    return cf_add_clock_type(module, &sampler_spec);
+    PyTypeObject *type = cf_add_type(module, &sampler_spec);
+    Py_XDECREF(type);
+    return type == NULL ? -1 : 0;
 }

@@ -101,8 +101,7 @@ static Py_ssize_t ring_length(PyObject *object) {
 }
 
 static PyMethodDef ring_methods[] = {
-    {"stamp", (PyCFunction)(void (*)(void))ring_stamp, METH_FASTCALL,
-     "Record an id with the current tick."},
+    {"stamp", CF_FASTCALL(ring_stamp), METH_FASTCALL, "Record an id with the current tick."},
     {"read", ring_read, METH_NOARGS, "Return the held stamps as (id, tick), the oldest first."},
     {"clear", ring_clear, METH_NOARGS, "Forget all stamps and the count of the overwritten."},
     {NULL, NULL, 0, NULL},
@@ -115,12 +114,12 @@ static PyGetSetDef ring_properties[] = {
 };
 
 static PyType_Slot ring_slots[] = {
-    {Py_tp_doc, "StampRing(capacity): raw stamps, the oldest overwritten when it is full."},
-    {Py_tp_new, CF_SLOT_FUNCTION(ring_new)},
-    {Py_tp_dealloc, CF_SLOT_FUNCTION(ring_dealloc)},
+    {Py_tp_doc, (void *)"StampRing(capacity): raw stamps, the oldest overwritten when it is full."},
+    {Py_tp_new, (void *)ring_new},
+    {Py_tp_dealloc, (void *)ring_dealloc},
     {Py_tp_methods, ring_methods},
     {Py_tp_getset, ring_properties},
-    {Py_sq_length, CF_SLOT_FUNCTION(ring_length)},
+    {Py_sq_length, (void *)ring_length},
     {0, NULL},
 };
 
@@ -132,5 +131,7 @@ static PyType_Spec ring_spec = {
 };
 
 int cf_add_stamp_ring(PyObject *module) {
-    return cf_add_clock_type(module, &ring_spec);
+    PyTypeObject *type = cf_add_type(module, &ring_spec);
+    Py_XDECREF(type);
+    return type == NULL ? -1 : 0;
 }
