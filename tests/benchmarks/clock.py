@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import timeit
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from cfctl import clock
@@ -82,8 +82,8 @@ def _call_costs() -> Iterator[Figure]:
         yield Figure(f"{name}() per call", costs[name], "ns", goal_ns, "median", **beside)  # type: ignore[arg-type]
 
 
-def _per_call(statement: str, names: dict[str, object]) -> tuple[float, ...]:
-    timer = timeit.Timer(statement, globals=names)
+def _per_call(statement: str, names: Mapping[str, object]) -> tuple[float, ...]:
+    timer = timeit.Timer(statement, globals=dict(names))
     timer.timeit(CALLS)
     return tuple(timer.timeit(CALLS) / CALLS * 1e9 for _ in range(REPEATS))
 
