@@ -62,6 +62,29 @@ class Measurement:
         return cls(None, unit, reason=reason)
 
 
+class JudgementLevel(enum.StrEnum):
+    """How loudly a CI system shows a judgement that is not a pass."""
+
+    NOTICE = "notice"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judgement:
+    """One thing a document judges, in the form CI systems take: JUnit, annotations.
+
+    `counts_as` is the verdict after the user's policy: an inconclusive one may count as a pass.
+    """
+
+    name: str
+    group: str
+    verdict: Verdict
+    counts_as: Verdict
+    level: JudgementLevel
+    text: str
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Document:
     """The base of every result that is saved or printed as JSON.
@@ -73,6 +96,10 @@ class Document:
     SCHEMA: ClassVar[str]
     VERSION: ClassVar[int]
     ROWS: ClassVar[str | None] = None
+
+    def judgements(self) -> tuple[Judgement, ...] | None:
+        """Return what the document judges, None when it judges nothing."""
+        return None
 
 
 def to_plain(value: Any) -> Any:

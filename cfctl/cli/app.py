@@ -6,6 +6,7 @@ import io
 import itertools
 import os
 import pkgutil
+import re
 import sys
 from functools import cache
 from importlib import import_module
@@ -47,7 +48,15 @@ class CommandModules(typer.core.TyperGroup):
             return None
         command = typer.main.get_command(import_module(f"{commands.__name__}.{cmd_name}").app)
         command.name = cmd_name
+        _keep_indented_paragraphs(command)
         return command
+
+
+def _keep_indented_paragraphs(command: Any) -> None:
+    """Mark the examples in help texts, so that Click prints them as they stand instead of filling them."""
+    command.help = re.sub(r"(?m)(\A|\n\n)(?=  )", "\\1\b\n", command.help or "")
+    for subcommand in getattr(command, "commands", {}).values():
+        _keep_indented_paragraphs(subcommand)
 
 
 app = command_app(cls=CommandModules, name="cfctl", no_args_is_help=True)

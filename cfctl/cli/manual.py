@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -117,12 +118,13 @@ def _page(words: tuple[str, ...], context: Any) -> Iterator[str]:
 
 
 def _paragraphs(text: str) -> list[str]:
-    return re.split(r"\n\s*\n", text.strip("\n")) if text.strip() else [""]
+    # Without the mark that keeps Click from filling an example.
+    return re.split(r"\n\s*\n", text.replace("\b\n", "").strip("\n")) if text.strip() else [""]
 
 
 def _paragraph(text: str) -> Iterator[str]:
     if text.startswith(" "):
-        yield from (".PP", ".RS 4", ".nf", roff(text), ".fi", ".RE")
+        yield from (".PP", ".RS 4", ".nf", roff(textwrap.dedent(text)), ".fi", ".RE")
     else:
         yield from (".PP", roff(" ".join(text.split())))
 
