@@ -38,9 +38,7 @@ def segment_bytes() -> bytes:
 def histogram_merge(into: bytearray, source: bytes | bytearray | memoryview) -> None:
     """Add the buckets of `source` to those of `into`, saturating; ValueError unless equally long."""
 
-def histogram_quantiles(
-    histogram: bytes | bytearray | memoryview, quantiles: Sequence[float]
-) -> list[float]:
+def histogram_quantiles(histogram: bytes | bytearray | memoryview, quantiles: Sequence[float]) -> list[float]:
     """Return the value (ticks) at each of the ascending quantiles; [] for an empty histogram.
 
     The value is the middle of the bucket with the sample of rank ceil(q n): error <= 0.39 %.
@@ -68,7 +66,11 @@ class Operation:
     def labels(self) -> tuple[tuple[str, str], ...]: ...
     def __enter__(self) -> Operation: ...
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None, /
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
     ) -> None: ...
     def record_ticks(self, duration_ticks: int, failed: bool = False, /) -> None:
         """Add a sample that was measured elsewhere; ends now."""
@@ -102,7 +104,7 @@ class Monitor:
     def start(self, code: CodeType, offset: int, /) -> object:
         """PY_START: returns sys.monitoring.DISABLE for a code object that is left alone."""
     def finish(self, code: CodeType, offset: int, value: object, /) -> object:
-        """PY_RETURN: records; returns sys.monitoring.DISABLE for a code object left alone."""
+        """PY_RETURN: records. A local event that `match` sets for the code objects it chooses."""
     def unwind(self, code: CodeType, offset: int, error: BaseException, /) -> None:
         """PY_UNWIND: records as failed if the code object is timed."""
     def install(self) -> None: ...

@@ -193,7 +193,8 @@ static uint64_t *kind_fields(const struct cf_kind *kind) {
 }
 
 static struct cf_shard *claim_locked(struct instrument *instrument) {
-    if (open_locked() == -ENOMEM)
+    open_locked();
+    if (!segment.header)
         return NULL;
     if (instrument->entry == 0) {
         uint64_t *fields = kind_fields(instrument->kind);

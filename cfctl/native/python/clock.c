@@ -11,7 +11,7 @@ static PyObject *clock_ticks(PyObject *module, PyObject *const *args, Py_ssize_t
 static PyMethodDef clock_methods[] = {
     /* FASTCALL although there are no arguments: 7 to 12 ns cheaper per call than NOARGS, because
      * the interpreter specialises it (reference: measured on CPython 3.11 and 3.13). */
-    {"ticks", (PyCFunction)(void (*)(void))clock_ticks, METH_FASTCALL,
+    {"ticks", CF_FASTCALL(clock_ticks), METH_FASTCALL,
      "Return the current tick of the selected source."},
     {NULL, NULL, 0, NULL},
 };
