@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cfctl.errors import StateError, os_error_reason
+from cfctl.errors import InputError, StateError, os_error_reason
+from cfctl.units import parse_bytes
 
 # A state file is read whole; anything larger was not written by cfctl.
 MAX_STATE_BYTES = 16 << 20
@@ -27,6 +28,29 @@ _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CL
 def segment_directory() -> Path:
     """Return the directory of this user's segments: $CFCTL_SEGMENT_DIR, else /dev/shm/cfctl-<uid>."""
     return Path(os.environ.get("CFCTL_SEGMENT_DIR") or f"/dev/shm/cfctl-{os.geteuid()}")  # noqa: S108
+
+
+def segment_run_id() -> str | None:
+    """Return the id of the `profile run` this process belongs to: $CFCTL_RUN_ID."""
+    return os.environ.get("CFCTL_RUN_ID") or None
+
+
+def segment_limit_bytes() -> int | None:
+    """Return how large a process's segment may grow: $CFCTL_SEGMENT_LIMIT, None when it is not set.
+
+    Raises InputError when it is no size from 64 KiB to 128 MiB.
+    """
+    text = os.environ.get("CFCTL_SEGMENT_LIMIT")
+    if not text:
+        return None
+    limit_bytes = parse_bytes(text, "B")
+    if not 64 << 10 <= limit_bytes <= 128 << 20:
+        raise InputError(
+            f"CFCTL_SEGMENT_LIMIT={text} can not be used.",
+            "A segment is 64 KiB to 128 MiB large.",
+            "Set it to a size like 32MiB.",
+        )
+    return limit_bytes
 
 
 def state_directory() -> Path:
