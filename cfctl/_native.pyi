@@ -1,4 +1,194 @@
 """The typed face of the C core."""
 
+from collections.abc import Callable, Sequence
+from types import CodeType, TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar, final
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+# Clock: ticks and published time.
+
 def ticks() -> int:
     """Return the current tick of the selected source."""
+
+def now_ns() -> int:
+    """Return nanoseconds of the published reference clock, of CLOCK_MONOTONIC_RAW before publication."""
+
+def tick_source() -> tuple[str, str, str]:
+    """Return the tick source ("tsc", "cntvct" or "os"), the gate's name and why it was chosen."""
+
+def os_clock_ns(clock_id: int, /) -> int:
+    """Return nanoseconds of an OS clock, also where the vDSO's read faults; raises OSError."""
+
+def clock_publish(base_tick: int, base_ns: int, mult: int, shift: int, clock_id: int, /) -> None:
+    """Make a line the clock of now_ns; raises ValueError for mult 0 or a shift outside 1..64."""
+
+def clock_withdraw() -> None:
+    """Let now_ns read the reference clock of the last published line again."""
+
+def clock_published() -> tuple[int, int, int, int, int] | None:
+    """Return the published line as it was given to clock_publish, or None."""
+
+# Clock: sampling and costs. All of these release the interpreter lock.
+
+class PairSampler:
+    """Bracketed readings of a reference clock in clusters; for one thread at a time."""
+
+    def __new__(cls, clusters: int, pairs: int) -> PairSampler: ...
+    def sample(self, index: int, clock_id: int, /) -> None:
+        """Take the pairs of one cluster (about 140 ns each); raises OSError for an unknown clock."""
+
+    def narrowest(self, index: int, /) -> tuple[int, int, int]:
+        """Return (middle tick, ns, width in ticks) of a cluster's narrowest pair."""
+
+    def centre(
+        self, index: int, ns_per_tick: float, /
+    ) -> tuple[int, int, float, float, int, int, int, int] | None:
+        """Return a cluster's centre, None when no pair can be used.
+
+        (tick, whole ns, fraction ns, standard error ns, kept pairs, pairs dropped for a change of
+        CPU, least width in ticks, CPU or -1). The slope must be right to about 5 ppm.
+        """
+
+    def pairs(self, index: int, /) -> list[tuple[int, int, int, int]]:
+        """Return a cluster's pairs as (tick before, ns, width in ticks, CPU)."""
+
+class StampRing:
+    """Raw stamps (id, tick), the oldest overwritten when the ring is full."""
+
+    def __new__(cls, capacity: int) -> StampRing: ...
+    def __len__(self) -> int: ...
+    def stamp(self, id: int, /) -> None:
+        """Record an id of 0 to 2**64 - 1 with the current tick; about 10 ns."""
+
+    def read(self) -> list[tuple[int, int]]:
+        """Return the held stamps as (id, tick), the oldest first."""
+
+    def clear(self) -> None:
+        """Forget all stamps and the count of the overwritten."""
+
+    @property
+    def capacity(self) -> int:
+        """Return how many stamps the ring holds: the capacity asked for, up to a power of two."""
+
+    @property
+    def overwritten(self) -> int:
+        """Return how many stamps were overwritten by later ones."""
+
+def read_costs(kind: int, reads: int, batches: int, /) -> list[int]:
+    """Return the ns that each batch of reads of a clock took; kinds as in native/cost.h."""
+
+def tick_increments(reads: int, /) -> dict[int, int]:
+    """Return how often each increment in ticks was seen between two neighbouring reads."""
+
+def cpu_offset(cpu_a: int, cpu_b: int, exchanges: int, timeout_ns: int, /) -> tuple[int, int, int, int]:
+    """Return (least b - a, least a - b, warps, exchanges) of ping-pongs, in ticks; raises OSError."""
+
+def clock_discipline() -> tuple[int, int, int, int, int, int]:
+    """Return adjtimex(2)'s state, status, freq (2**-16 ppm), tick, maxerror and esterror (us)."""
+
+def cpuid(leaf: int, subleaf: int = 0, /) -> tuple[int, int, int, int] | None:
+    """Return (eax, ebx, ecx, edx) of a CPUID leaf, None where there is none."""
+
+def stated_counter_hz() -> int | None:
+    """Return the rate the CPU itself states for its counter (CNTFRQ_EL0), None where it states none."""
+
+# Segments
+
+SEGMENT_DEFAULT_LIMIT_BYTES: int
+HISTOGRAM_BUCKETS: int
+HISTOGRAM_SUB_BITS: int
+
+def segment_configure(directory: str, run_id: str | None, limit_bytes: int) -> None:
+    """Say where the process's segment shall be; before the first record, and for forked children.
+
+    Raises OSError (ENAMETOOLONG), ValueError for a NUL byte in a name.
+    """
+
+def segment_open() -> tuple[str, int]:
+    """Open the process's segment if it is not open; return (path, errno).
+
+    With errno 0 the path is the segment's file. Otherwise path is "" and the segment is in
+    anonymous memory, seen by this process alone, because of that errno. Never raises but
+    MemoryError.
+    """
+
+def segment_bytes() -> bytes:
+    """Return a copy of the open segment's used part, b"" before it is opened."""
+
+# Histograms: buffers of native uint64, HISTOGRAM_BUCKETS long
+
+def histogram_merge(into: bytearray, source: bytes | bytearray | memoryview) -> None:
+    """Add the buckets of `source` to those of `into`, saturating; ValueError unless equally long."""
+
+def histogram_quantiles(histogram: bytes | bytearray | memoryview, quantiles: Sequence[float]) -> list[float]:
+    """Return the value (ticks) at each of the ascending quantiles; [] for an empty histogram.
+
+    The value is the middle of the bucket with the sample of rank ceil(q n): error <= 0.39 %.
+    ValueError when the quantiles do not ascend, leave 0..1, or the buffer is no histogram.
+    """
+
+def histogram_bounds(bucket: int) -> tuple[int, int]:
+    """Return the (lowest value, number of values) of a bucket; ValueError beyond the last."""
+
+# Operations
+
+class Operation:
+    """A named operation of this process; equal names and labels share one row of the report.
+
+    `with operation:` times a block on this thread (blocks nest; 256 deep, deeper ones are counted
+    as lost). Recording never allocates, locks or makes a syscall after a thread's first sample.
+    """
+
+    def __init__(self, name: str, labels: Sequence[tuple[str, str]] = ()) -> None:
+        """Raises ValueError for an empty name, a NUL in name or labels, or over 1024 bytes."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]: ...
+    def __enter__(self) -> Operation: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+    def record_ticks(self, duration_ticks: int, failed: bool = False, /) -> None:
+        """Add a sample that was measured elsewhere; ends now."""
+    def record_since(self, start_tick: int, failed: bool = False, /) -> None:
+        """Add a sample that began at `start_tick` (from ticks()) and ends now."""
+
+@final
+class TimedFunction(Generic[_P, _R]):
+    """A callable that records each call of `function` in `operation`, errors counted and re-raised.
+
+    Binds like a function when it is a class attribute; functools.update_wrapper works on it.
+    """
+
+    def __init__(self, function: Callable[_P, _R], operation: Operation) -> None: ...
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...
+    def __get__(self, instance: Any, owner: type | None = None, /) -> Any: ...
+
+# Instrumentation by name
+
+@final
+class Monitor:
+    """Times functions that are chosen by `match` when they first run.
+
+    `match(code, module_name)` is called once per code object and returns the Operation to record
+    it in, or None to leave it alone from then on. 3.12+: `start`, `finish` and `unwind` are
+    callbacks for sys.monitoring. 3.11: `install` and `uninstall` set the calling thread's profile
+    function.
+    """
+
+    def __init__(self, match: Callable[[CodeType, str], Operation | None]) -> None: ...
+    def start(self, code: CodeType, offset: int, /) -> object:
+        """PY_START: returns sys.monitoring.DISABLE for a code object that is left alone."""
+    def finish(self, code: CodeType, offset: int, value: object, /) -> object:
+        """PY_RETURN: records. A local event that `match` sets for the code objects it chooses."""
+    def unwind(self, code: CodeType, offset: int, error: BaseException, /) -> None:
+        """PY_UNWIND: records as failed if the code object is timed."""
+    def install(self) -> None: ...
+    def uninstall(self) -> None: ...

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cfctl.errors import StateError, os_error_reason
+from cfctl.errors import InputError, StateError, os_error_reason
+from cfctl.units import parse_bytes
 
 # A state file is read whole; anything larger was not written by cfctl.
 MAX_STATE_BYTES = 16 << 20
@@ -29,11 +30,37 @@ def segment_directory() -> Path:
     return Path(os.environ.get("CFCTL_SEGMENT_DIR") or f"/dev/shm/cfctl-{os.geteuid()}")  # noqa: S108
 
 
-def state_directory() -> Path:
-    """Return the directory of calibrations and other state: $XDG_STATE_HOME/cfctl."""
-    import platformdirs
+def segment_run_id() -> str | None:
+    """Return the id of the `profile run` this process belongs to: $CFCTL_RUN_ID."""
+    return os.environ.get("CFCTL_RUN_ID") or None
 
-    return Path(platformdirs.user_state_dir("cfctl", appauthor=False))
+
+def segment_limit_bytes() -> int | None:
+    """Return how large a process's segment may grow: $CFCTL_SEGMENT_LIMIT, None when it is not set.
+
+    Raises InputError when it is no size from 64 KiB to 128 MiB.
+    """
+    text = os.environ.get("CFCTL_SEGMENT_LIMIT")
+    if not text:
+        return None
+    limit_bytes = parse_bytes(text, "B")
+    if not 64 << 10 <= limit_bytes <= 128 << 20:
+        raise InputError(
+            f"CFCTL_SEGMENT_LIMIT={text} can not be used.",
+            "A segment is 64 KiB to 128 MiB large.",
+            "Set it to a size like 32MiB.",
+        )
+    return limit_bytes
+
+
+def state_directory() -> Path:
+    """Return the directory of calibrations and other state: $XDG_STATE_HOME/cfctl.
+
+    The XDG Base Directory Specification in two lines of the standard library: an instrumented
+    application reads it, and that must work without any dependency.
+    """
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "cfctl"
 
 
 def user_config_file() -> Path:

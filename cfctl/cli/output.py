@@ -8,7 +8,6 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +21,8 @@ from cfctl.errors import InputError, StateError, os_error_reason
 from cfctl.paths import write_result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from rich.console import Console
 
     from cfctl.records import Document

@@ -6,8 +6,8 @@
 #include "tick.h"
 
 static const struct cf_binding_topic *const topics[] = {
-    &cf_topic_clock,
-    &cf_topic_operation,
+    &cf_topic_clock,          &cf_topic_segment, &cf_topic_operation,
+    &cf_topic_timed_function, &cf_topic_monitor,
 };
 
 PyObject *cf_raise_errno(int negative_errno, const char *what) {
@@ -15,8 +15,29 @@ PyObject *cf_raise_errno(int negative_errno, const char *what) {
     return PyErr_SetFromErrnoWithFilename(PyExc_OSError, what);
 }
 
+struct cf_module_state *cf_type_state(PyTypeObject *type) {
+    return PyType_GetModuleState(type);
+}
+
+PyTypeObject *cf_add_type(PyObject *module, PyType_Spec *spec) {
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (!type)
+        return NULL;
+    if (PyModule_AddType(module, (PyTypeObject *)type) < 0)
+        Py_CLEAR(type);
+    return (PyTypeObject *)type;
+}
+
 static int module_exec(PyObject *module) {
     cf_tick_select();
+    struct cf_module_state *state = PyModule_GetState(module);
+    PyObject *types = PyImport_ImportModule("types");
+    if (!types)
+        return -1;
+    state->method_type = PyObject_GetAttrString(types, "MethodType");
+    Py_DECREF(types);
+    if (!state->method_type)
+        return -1;
     for (size_t i = 0; i < sizeof topics / sizeof topics[0]; i++) {
         if (topics[i]->methods && PyModule_AddFunctions(module, topics[i]->methods) < 0)
             return -1;
@@ -24,6 +45,24 @@ static int module_exec(PyObject *module) {
             return -1;
     }
     return 0;
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg) {
+    struct cf_module_state *state = PyModule_GetState(module);
+    Py_VISIT(state->operation_type);
+    Py_VISIT(state->method_type);
+    return 0;
+}
+
+static int module_clear(PyObject *module) {
+    struct cf_module_state *state = PyModule_GetState(module);
+    Py_CLEAR(state->operation_type);
+    Py_CLEAR(state->method_type);
+    return 0;
+}
+
+static void module_free(void *module) {
+    module_clear(module);
 }
 
 static PyModuleDef_Slot module_slots[] = {
@@ -41,7 +80,11 @@ static struct PyModuleDef module_def = {
     PyModuleDef_HEAD_INIT,
     .m_name = "cfctl._native",
     .m_doc = "The C core: ticks, clocks, segments and operations.",
+    .m_size = sizeof(struct cf_module_state),
     .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
 };
 
 PyMODINIT_FUNC PyInit__native(void) {

@@ -1,0 +1,46 @@
+/* Log-linear histogram: 128 sub-buckets per power of two, exact below 128.
+ *
+ * Value v < 128 counts in bucket v. Otherwise e = floor(log2 v), s = e - 7, and the bucket is
+ * (s + 1) * 128 + ((v >> s) mod 128); it spans 2^s values and is read back at its middle, so the
+ * relative error is at most 1/256 = 0.39 %. Values of 2^40 and more (7 minutes at 2.6 GHz) are out
+ * of range: the caller counts them beside the histogram.
+ */
+#ifndef CF_HISTOGRAM_H
+#define CF_HISTOGRAM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define CF_HISTOGRAM_SUB_BITS 7
+#define CF_HISTOGRAM_VALUE_BITS 40
+#define CF_HISTOGRAM_BUCKETS \
+    ((CF_HISTOGRAM_VALUE_BITS - CF_HISTOGRAM_SUB_BITS + 1) << CF_HISTOGRAM_SUB_BITS)
+
+_Static_assert(CF_HISTOGRAM_BUCKETS == 4352, "the format pins the number of buckets");
+
+/* Returns the bucket of a value below 2^40. */
+static inline uint32_t cf_histogram_bucket(uint64_t value) {
+    if (value < (1u << CF_HISTOGRAM_SUB_BITS))
+        return (uint32_t)value;
+    uint32_t shift = (uint32_t)(63 - __builtin_clzll(value)) - CF_HISTOGRAM_SUB_BITS;
+    return ((shift + 1) << CF_HISTOGRAM_SUB_BITS) |
+           ((uint32_t)(value >> shift) & ((1u << CF_HISTOGRAM_SUB_BITS) - 1));
+}
+
+/* Returns the smallest value that counts in a bucket. */
+uint64_t cf_histogram_lower(uint32_t bucket);
+
+/* Returns how many values count in a bucket. */
+uint64_t cf_histogram_width(uint32_t bucket);
+
+/* Adds the buckets of `from` to those of `into`, which saturate. No concurrency: both are copies.
+ */
+void cf_histogram_merge(uint64_t *into, const uint64_t *from, size_t buckets);
+
+/* Writes the value at each of `count` ascending quantiles (0..1) to `values`: the middle of the
+ * bucket that holds the sample of rank ceil(q * n) (inverted CDF). Returns n, the number of
+ * samples; with n = 0 nothing is written. One scan, about 1 us. */
+uint64_t cf_histogram_quantiles(const uint64_t *histogram, size_t buckets, const double *quantiles,
+                                size_t count, double *values);
+
+#endif

@@ -1,0 +1,252 @@
+#include "process.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "atomic.h"
+
+struct instrument {
+    const struct cf_kind *kind;
+    char *name; /* then the labels, in one block */
+    uint32_t name_bytes;
+    uint32_t label_bytes;
+    uint64_t entry; /* offset in the open segment; 0 = not there yet */
+};
+
+/* A kind's field table stands once per segment. */
+struct kind_table {
+    const struct cf_kind *kind;
+    uint64_t fields;
+};
+
+enum { MAX_KINDS = 16 };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t thread_key;
+
+/* All below is guarded by `lock`. */
+static char directory[CF_SEGMENT_PATH_BYTES];
+static char run_id[40];
+static uint64_t limit_bytes = CF_SEGMENT_DEFAULT_LIMIT;
+static struct cf_segment segment = {.fd = -1};
+static int open_result;
+static struct instrument *instruments;
+static uint32_t instrument_count, instrument_capacity;
+static struct kind_table kinds[MAX_KINDS];
+
+/* The open segment's header, read without the lock. */
+static struct cf_segment_header *open_header;
+
+_Thread_local struct cf_thread_payloads cf_thread_payloads;
+
+/* Gives a thread's shards back when it ends. `argument` is its cf_thread_payloads. */
+static void thread_ended(void *argument) {
+    struct cf_thread_payloads *payloads = argument;
+    for (uint32_t id = 0; id < payloads->count; id++) {
+        if (payloads->items[id])
+            cf_segment_release_shard((struct cf_shard *)payloads->items[id] - 1);
+    }
+    free(payloads->items);
+    free(payloads->refused);
+    *payloads = (struct cf_thread_payloads){0};
+}
+
+static void before_fork(void) {
+    pthread_mutex_lock(&lock);
+}
+
+static void after_fork_in_parent(void) {
+    pthread_mutex_unlock(&lock);
+}
+
+/* The child has one thread, this one: it forgets the parent's segment and opens its own when it
+ * first records. */
+static void after_fork_in_child(void) {
+    cf_store_release(&open_header, NULL);
+    if (segment.header)
+        cf_segment_forget(&segment);
+    for (uint32_t id = 0; id < instrument_count; id++)
+        instruments[id].entry = 0;
+    memset(kinds, 0, sizeof kinds);
+    for (uint32_t id = 0; id < cf_thread_payloads.count; id++) {
+        cf_thread_payloads.items[id] = NULL;
+        cf_thread_payloads.refused[id] = 0;
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+static void process_ends(void) {
+    pthread_mutex_lock(&lock);
+    if (segment.header)
+        cf_segment_close(&segment);
+    pthread_mutex_unlock(&lock);
+}
+
+static void initialise(void) {
+    pthread_key_create(&thread_key, thread_ended);
+    pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+    atexit(process_ends);
+}
+
+int cf_process_configure(const char *new_directory, const char *new_run_id, uint64_t new_limit) {
+    if (strlen(new_directory) >= sizeof directory ||
+        (new_run_id && strlen(new_run_id) >= sizeof run_id))
+        return -ENAMETOOLONG;
+    pthread_mutex_lock(&lock);
+    snprintf(directory, sizeof directory, "%s", new_directory);
+    snprintf(run_id, sizeof run_id, "%s", new_run_id ? new_run_id : "");
+    limit_bytes = new_limit;
+    pthread_mutex_unlock(&lock);
+    return 0;
+}
+
+static int open_locked(void) {
+    if (segment.header)
+        return open_result;
+    open_result =
+        directory[0] ? cf_segment_open(&segment, directory, run_id, limit_bytes) : -ENOENT;
+    if (open_result != 0 && cf_segment_open_anonymous(&segment, limit_bytes) != 0)
+        open_result = -ENOMEM;
+    /* Partner: the acquire in cf_process_header. */
+    cf_store_release(&open_header, segment.header);
+    return open_result;
+}
+
+int cf_process_open(void) {
+    pthread_once(&once, initialise);
+    pthread_mutex_lock(&lock);
+    int result = open_locked();
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+size_t cf_process_path(char *path, size_t capacity) {
+    pthread_mutex_lock(&lock);
+    int length = snprintf(path, capacity, "%s", segment.header ? segment.path : "");
+    pthread_mutex_unlock(&lock);
+    return length > 0 ? (size_t)length : 0;
+}
+
+struct cf_segment_header *cf_process_header(void) {
+    return cf_load_acquire(&open_header);
+}
+
+static bool is_instrument(const struct instrument *known, const struct cf_kind *kind,
+                          const char *name, uint32_t name_bytes, const char *labels,
+                          uint32_t label_bytes) {
+    return known->kind == kind && known->name_bytes == name_bytes &&
+           known->label_bytes == label_bytes && memcmp(known->name, name, name_bytes) == 0 &&
+           (label_bytes == 0 || memcmp(known->name + name_bytes, labels, label_bytes) == 0);
+}
+
+static int64_t add_instrument(const struct cf_kind *kind, const char *name, uint32_t name_bytes,
+                              const char *labels, uint32_t label_bytes) {
+    if (instrument_count == instrument_capacity) {
+        uint32_t capacity = instrument_capacity ? instrument_capacity * 2 : 16;
+        struct instrument *grown = realloc(instruments, capacity * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        instruments = grown;
+        instrument_capacity = capacity;
+    }
+    char *text = malloc((size_t)name_bytes + label_bytes + 1);
+    if (!text)
+        return -ENOMEM;
+    memcpy(text, name, name_bytes);
+    if (label_bytes > 0)
+        memcpy(text + name_bytes, labels, label_bytes);
+    instruments[instrument_count] = (struct instrument){kind, text, name_bytes, label_bytes, 0};
+    return instrument_count++;
+}
+
+int64_t cf_process_instrument(const struct cf_kind *kind, const char *name, uint32_t name_bytes,
+                              const char *labels, uint32_t label_bytes) {
+    if (name_bytes > CF_NAME_BYTES || label_bytes > CF_NAME_BYTES)
+        return -ENAMETOOLONG;
+    pthread_mutex_lock(&lock);
+    int64_t id = -1;
+    for (uint32_t i = 0; i < instrument_count && id < 0; i++) {
+        if (is_instrument(&instruments[i], kind, name, name_bytes, labels, label_bytes))
+            id = i;
+    }
+    if (id < 0)
+        id = add_instrument(kind, name, name_bytes, labels, label_bytes);
+    pthread_mutex_unlock(&lock);
+    return id;
+}
+
+static uint64_t *kind_fields(const struct cf_kind *kind) {
+    for (size_t i = 0; i < MAX_KINDS; i++) {
+        if (kinds[i].kind == NULL)
+            kinds[i].kind = kind;
+        if (kinds[i].kind == kind)
+            return &kinds[i].fields;
+    }
+    return NULL;
+}
+
+static struct cf_shard *claim_locked(struct instrument *instrument) {
+    open_locked();
+    if (!segment.header)
+        return NULL;
+    if (instrument->entry == 0) {
+        uint64_t *fields = kind_fields(instrument->kind);
+        if (!fields ||
+            cf_segment_add_entry(&segment, instrument->kind, instrument->name,
+                                 instrument->name_bytes, instrument->name + instrument->name_bytes,
+                                 instrument->label_bytes, fields, &instrument->entry) != 0) {
+            cf_add_relaxed(&segment.header->shards_refused, 1);
+            return NULL;
+        }
+    }
+    return cf_segment_claim_shard(&segment, instrument->entry, (uint64_t)syscall(SYS_gettid));
+}
+
+/* Makes room for one more id in the thread's table. False when there is no memory. */
+static bool grow_thread_table(uint32_t id) {
+    struct cf_thread_payloads *payloads = &cf_thread_payloads;
+    if (id < payloads->count)
+        return true;
+    uint32_t count = (id + 16) & ~15u;
+    void **items = realloc(payloads->items, count * sizeof *items);
+    if (items)
+        payloads->items = items;
+    uint8_t *refused = realloc(payloads->refused, count);
+    if (refused)
+        payloads->refused = refused;
+    if (!items || !refused || pthread_setspecific(thread_key, payloads) != 0)
+        return false;
+    for (uint32_t i = payloads->count; i < count; i++) {
+        items[i] = NULL;
+        refused[i] = 0;
+    }
+    payloads->count = count;
+    return true;
+}
+
+void *cf_process_claim(uint32_t id) {
+    if (id < cf_thread_payloads.count && cf_thread_payloads.refused[id])
+        return NULL;
+    pthread_once(&once, initialise);
+    if (!grow_thread_table(id))
+        return NULL;
+    pthread_mutex_lock(&lock);
+    struct cf_shard *shard = id < instrument_count ? claim_locked(&instruments[id]) : NULL;
+    pthread_mutex_unlock(&lock);
+    cf_thread_payloads.refused[id] = shard == NULL;
+    cf_thread_payloads.items[id] = shard ? cf_shard_payload(shard) : NULL;
+    return cf_thread_payloads.items[id];
+}
+
+void cf_process_lost(uint64_t samples) {
+    struct cf_segment_header *header = cf_process_header();
+    if (header)
+        cf_add_relaxed(&header->samples_lost, samples);
+}

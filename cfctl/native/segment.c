@@ -1,0 +1,316 @@
+#include "segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "atomic.h"
+#include "tick.h"
+
+enum { NAME_ATTEMPTS = 100 };
+
+/* Reads a small file into a NUL-terminated buffer; returns its length, -1 if it can not be read. */
+static ssize_t read_small(const char *path, char *buffer, size_t capacity) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    size_t length = 0;
+    ssize_t got;
+    while (length < capacity - 1 && (got = read(fd, buffer + length, capacity - 1 - length)) != 0) {
+        if (got > 0)
+            length += (size_t)got;
+        else if (errno != EINTR)
+            break;
+    }
+    close(fd);
+    buffer[length] = '\0';
+    return (ssize_t)length;
+}
+
+/* Field 22 of /proc/self/stat; fields are counted after the last ')', as a command may hold one. */
+static uint64_t own_start_time(void) {
+    char text[1024];
+    if (read_small("/proc/self/stat", text, sizeof text) <= 0)
+        return 0;
+    const char *cursor = strrchr(text, ')');
+    for (int field = 2; cursor && field < 22; field++)
+        cursor = strchr(cursor + 1, ' ');
+    return cursor ? strtoull(cursor + 1, NULL, 10) : 0;
+}
+
+static uint64_t own_pid_namespace(void) {
+    struct stat status;
+    return stat("/proc/self/ns/pid", &status) == 0 ? (uint64_t)status.st_ino : 0;
+}
+
+static void fill_identity(struct cf_segment_header *header, const char *run_id) {
+    header->pid = (uint64_t)getpid();
+    header->uid = (uint32_t)geteuid();
+    header->start_time = own_start_time();
+    header->pid_namespace = own_pid_namespace();
+    if (read_small("/proc/sys/kernel/random/boot_id", header->boot_id, sizeof header->boot_id) > 0)
+        header->boot_id[strcspn(header->boot_id, "\n")] = '\0';
+    ssize_t length =
+        read_small("/proc/self/cmdline", header->command_line, sizeof header->command_line);
+    header->command_line_bytes = length > 0 ? (uint32_t)length : 0;
+    if (run_id)
+        snprintf(header->run_id, sizeof header->run_id, "%s", run_id);
+}
+
+static void take_pair(uint64_t *tick, uint64_t *raw_ns) {
+    uint64_t before = cf_ticks_ordered();
+    uint64_t now_ns = cf_os_ns(CLOCK_MONOTONIC_RAW);
+    uint64_t after = cf_ticks_ordered();
+    cf_store_relaxed(tick, before + (after - before) / 2);
+    cf_store_relaxed(raw_ns, now_ns);
+}
+
+static void fill_header(struct cf_segment_header *header, const char *run_id, uint64_t limit) {
+    fill_identity(header, run_id);
+    header->version = CF_SEGMENT_VERSION;
+    header->header_bytes = CF_SEGMENT_HEADER_BYTES;
+    header->limit_bytes = limit;
+    header->tick_source = (uint32_t)cf_tick_select();
+    header->opened_realtime_ns = cf_os_ns(CLOCK_REALTIME);
+    take_pair(&header->opened_tick, &header->opened_raw_ns);
+    header->latest_tick = header->opened_tick;
+    header->latest_raw_ns = header->opened_raw_ns;
+    header->state = CF_SEGMENT_OPEN;
+    cf_store_release(&header->used_bytes, (uint64_t)CF_SEGMENT_HEADER_BYTES);
+    /* A reader takes the file for a segment only once the magic stands; partner: its acquire. */
+    uint64_t magic;
+    memcpy(&magic, CF_SEGMENT_MAGIC, sizeof magic);
+    cf_store_release((uint64_t *)(void *)header->magic, magic);
+}
+
+/* Opens the directory, made private if it is not there; a link or another's directory is refused.
+ */
+static int open_directory(const char *directory) {
+    if (mkdir(directory, 0700) != 0 && errno != EEXIST)
+        return -errno;
+    int fd = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ELOOP || errno == ENOTDIR ? -EPERM : -errno;
+    struct stat status;
+    int result = fstat(fd, &status) != 0 ? -errno : fd;
+    if (result >= 0 && (status.st_uid != geteuid() || (status.st_mode & 077) != 0))
+        result = -EPERM;
+    if (result < 0)
+        close(fd);
+    return result;
+}
+
+/* Writing into a hole of a full file system is SIGBUS, so space is reserved first. */
+static int reserve(int fd, uint64_t from, uint64_t to) {
+    /* Growing past RLIMIT_FSIZE would be SIGXFSZ. */
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+        to > (uint64_t)limit.rlim_cur)
+        return -EFBIG;
+    int error;
+    do {
+        error = posix_fallocate(fd, (off_t)from, (off_t)(to - from));
+    } while (error == EINTR);
+    return -error;
+}
+
+static int lock_whole(int fd) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return fcntl(fd, F_OFD_SETLK, &lock) == 0 ? 0 : -errno;
+}
+
+/* Creates the file under the first free name: a program that replaced itself by exec keeps its pid
+ * and start time, and finds its earlier segment there. */
+static int create_file(int directory_fd, char *name, size_t capacity) {
+    uint64_t start_time = own_start_time();
+    uint64_t namespace_inode = own_pid_namespace();
+    for (int attempt = 0; attempt < NAME_ATTEMPTS; attempt++) {
+        char suffix[16] = "";
+        if (attempt > 0)
+            snprintf(suffix, sizeof suffix, ".%d", attempt);
+        snprintf(name, capacity, "%ld-%llu-%llu%s.seg", (long)getpid(),
+                 (unsigned long long)start_time, (unsigned long long)namespace_inode, suffix);
+        int fd = openat(directory_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                        S_IRUSR | S_IWUSR);
+        if (fd >= 0 || errno != EEXIST)
+            return fd >= 0 ? fd : -errno;
+    }
+    return -EEXIST;
+}
+
+static int map_file(struct cf_segment *segment, int fd, const char *run_id, uint64_t limit) {
+    int error = lock_whole(fd);
+    if (error == 0)
+        error = reserve(fd, 0, CF_SEGMENT_HEADER_BYTES);
+    if (error != 0)
+        return error;
+    void *base = mmap(NULL, limit, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (base == MAP_FAILED)
+        return -errno;
+    segment->header = base;
+    segment->limit_bytes = limit;
+    segment->fd = fd;
+    fill_header(segment->header, run_id, limit);
+    return 0;
+}
+
+static uint64_t usable_limit(uint64_t limit_bytes) {
+    uint64_t floor = CF_SEGMENT_HEADER_BYTES * UINT64_C(4);
+    return limit_bytes < floor ? floor : limit_bytes;
+}
+
+int cf_segment_open(struct cf_segment *segment, const char *directory, const char *run_id,
+                    uint64_t limit_bytes) {
+    *segment = (struct cf_segment){.fd = -1};
+    int directory_fd = open_directory(directory);
+    if (directory_fd < 0)
+        return directory_fd;
+    char name[128];
+    int fd = create_file(directory_fd, name, sizeof name);
+    int error = fd < 0 ? fd : map_file(segment, fd, run_id, usable_limit(limit_bytes));
+    if (error == 0 && snprintf(segment->path, sizeof segment->path, "%s/%s", directory, name) >=
+                          (int)sizeof segment->path)
+        error = -ENAMETOOLONG;
+    if (error != 0 && fd >= 0) {
+        unlinkat(directory_fd, name, 0);
+        if (segment->header)
+            cf_segment_forget(segment);
+        else
+            close(fd);
+    }
+    close(directory_fd);
+    return error;
+}
+
+int cf_segment_open_anonymous(struct cf_segment *segment, uint64_t limit_bytes) {
+    *segment = (struct cf_segment){.fd = -1};
+    uint64_t limit = usable_limit(limit_bytes);
+    void *base = mmap(NULL, limit, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED)
+        return -ENOMEM;
+    segment->header = base;
+    segment->limit_bytes = limit;
+    fill_header(segment->header, NULL, limit);
+    return 0;
+}
+
+void cf_segment_close(struct cf_segment *segment) {
+    take_pair(&segment->header->latest_tick, &segment->header->latest_raw_ns);
+    cf_store_release(&segment->header->state, (uint32_t)CF_SEGMENT_CLOSED);
+}
+
+void cf_segment_forget(struct cf_segment *segment) {
+    munmap(segment->header, segment->limit_bytes);
+    if (segment->fd >= 0)
+        close(segment->fd);
+    *segment = (struct cf_segment){.fd = -1};
+}
+
+/* Takes `bytes` at the end of the segment, aligned; the memory reads as zero. */
+static int take_space(struct cf_segment *segment, uint64_t bytes, uint64_t *offset) {
+    struct cf_segment_header *header = segment->header;
+    uint64_t used = cf_load_relaxed(&header->used_bytes);
+    uint64_t aligned = (bytes + CF_SEGMENT_ALIGNMENT - 1) & ~(uint64_t)(CF_SEGMENT_ALIGNMENT - 1);
+    if (aligned > segment->limit_bytes - used)
+        return -ENOSPC;
+    if (segment->fd >= 0) {
+        int error = reserve(segment->fd, used, used + aligned);
+        if (error != 0)
+            return error;
+    }
+    *offset = used;
+    /* Partner: a reader's acquire; what lies below is reserved and zero or written. */
+    cf_store_release(&header->used_bytes, used + aligned);
+    return 0;
+}
+
+static void *at(struct cf_segment *segment, uint64_t offset) {
+    return (char *)segment->header + offset;
+}
+
+static int add_fields(struct cf_segment *segment, const struct cf_kind *kind, uint64_t *fields) {
+    if (*fields != 0)
+        return 0;
+    size_t bytes = kind->field_count * sizeof(struct cf_field);
+    int error = take_space(segment, bytes, fields);
+    if (error == 0)
+        memcpy(at(segment, *fields), kind->fields, bytes);
+    return error;
+}
+
+int cf_segment_add_entry(struct cf_segment *segment, const struct cf_kind *kind, const char *name,
+                         uint32_t name_bytes, const char *labels, uint32_t label_bytes,
+                         uint64_t *fields, uint64_t *offset) {
+    if (name_bytes > CF_NAME_BYTES || label_bytes > CF_NAME_BYTES)
+        return -ENAMETOOLONG;
+    int error = add_fields(segment, kind, fields);
+    if (error == 0)
+        error = take_space(segment, sizeof(struct cf_entry) + name_bytes + label_bytes, offset);
+    if (error != 0)
+        return error;
+    struct cf_entry *entry = at(segment, *offset);
+    entry->fields = *fields;
+    entry->field_count = kind->field_count;
+    entry->payload_bytes = kind->payload_bytes;
+    entry->name_bytes = name_bytes;
+    entry->label_bytes = label_bytes;
+    snprintf(entry->kind, sizeof entry->kind, "%s", kind->name);
+    memcpy(entry + 1, name, name_bytes);
+    if (label_bytes > 0)
+        memcpy((char *)(entry + 1) + name_bytes, labels, label_bytes);
+    uint64_t *link = &segment->header->first_entry;
+    while (*link != 0)
+        link = &((struct cf_entry *)at(segment, *link))->next;
+    /* Partner: the reader's acquire of the link; the entry stands complete before it is linked. */
+    cf_store_release(link, *offset);
+    return 0;
+}
+
+static void set_minimum_fields(const struct cf_field *fields, uint32_t count, char *payload) {
+    for (uint32_t i = 0; i < count; i++) {
+        if (fields[i].merge == CF_MERGE_MIN && fields[i].type == CF_FIELD_U64)
+            *(uint64_t *)(void *)(payload + fields[i].offset) = UINT64_MAX;
+    }
+}
+
+struct cf_shard *cf_segment_claim_shard(struct cf_segment *segment, uint64_t entry_offset,
+                                        uint64_t tid) {
+    struct cf_entry *entry = at(segment, entry_offset);
+    uint64_t *link = &entry->first_shard;
+    struct cf_shard *shard = NULL;
+    for (; *link != 0; link = &shard->next) {
+        shard = at(segment, *link);
+        /* Partner: release in cf_segment_release_shard; the earlier owner's counters are seen. */
+        if (cf_load_acquire(&shard->owner_tid) == 0) {
+            cf_store_relaxed(&shard->owner_tid, tid);
+            cf_bump(&shard->owners, 1);
+            return shard;
+        }
+    }
+    uint64_t offset;
+    if (take_space(segment, sizeof *shard + entry->payload_bytes, &offset) != 0) {
+        cf_add_relaxed(&segment->header->shards_refused, 1);
+        return NULL;
+    }
+    shard = at(segment, offset);
+    shard->owner_tid = tid;
+    shard->owners = 1;
+    set_minimum_fields(at(segment, entry->fields), entry->field_count, cf_shard_payload(shard));
+    /* Partner: the reader's acquire of the link. */
+    cf_store_release(link, offset);
+    take_pair(&segment->header->latest_tick, &segment->header->latest_raw_ns);
+    return shard;
+}
+
+void cf_segment_release_shard(struct cf_shard *shard) {
+    /* Partner: the acquire in cf_segment_claim_shard. */
+    cf_store_release(&shard->owner_tid, (uint64_t)0);
+}
