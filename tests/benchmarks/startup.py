@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+import cfctl
 from tests.benchmarks.figure import Figure
 
 ROUNDS = 25
@@ -42,6 +43,8 @@ def second(path: str, force: bool = False) -> None:
 if __name__ == "__main__":
     app(prog_name="twoapp")
 """
+# Both programs get the same path: the package under test, installed or in the source tree.
+ENVIRON = os.environ | {"PYTHONPATH": str(Path(cfctl.__file__).parent.parent)}
 CFCTL = "import sys; sys.argv[0] = 'cfctl'; from cfctl.__main__ import main; main()"
 
 
@@ -55,14 +58,14 @@ def run() -> list[Figure]:
 
 def _start_figures(app: Path) -> list[Figure]:
     two_app = [sys.executable, str(app)]
-    cfctl = [sys.executable, "-c", CFCTL]
+    ours = [sys.executable, "-c", CFCTL]
     tab_of_app = {"_TWOAPP_COMPLETE": "complete_bash", "COMP_WORDS": "twoapp ", "COMP_CWORD": "1"}
     tab_of_cfctl = {"_CFCTL_COMPLETE": "complete_bash", "_CFCTL_LINE": "cfctl "}
     kinds = {
-        "cfctl --version": ([*cfctl, "--version"], {}),
-        "cfctl --help": ([*cfctl, "--help"], {}),
-        "TAB after cfctl": (cfctl, tab_of_cfctl),
-        "TAB after cfctl config show --": (cfctl, tab_of_cfctl | {"_CFCTL_LINE": "cfctl config show --"}),
+        "cfctl --version": ([*ours, "--version"], {}),
+        "cfctl --help": ([*ours, "--help"], {}),
+        "TAB after cfctl": (ours, tab_of_cfctl),
+        "TAB after cfctl config show --": (ours, tab_of_cfctl | {"_CFCTL_LINE": "cfctl config show --"}),
         "app --help": ([*two_app, "--help"], {}),
         "app, plain --help": ([*two_app, "--help"], {"TYPER_USE_RICH": "0"}),
         "app TAB": (two_app, tab_of_app),
@@ -115,7 +118,7 @@ def _run_ms(command: list[str], environ: dict[str, str], directory: str) -> floa
     start = time.perf_counter()
     subprocess.run(
         command,
-        env=os.environ | environ,
+        env=ENVIRON | environ,
         cwd=directory,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -101,7 +101,6 @@ def test_a_targets_file_that_can_not_be_used_is_named(
 def test_without_an_old_enough_calibration_temporal_accuracy_is_inconclusive_with_the_reason(
     cfctl: Cfctl,
 ) -> None:
-    pytest.importorskip("cfctl.clock")
     result = cfctl("check", "--target", "temporal-accuracy", "--json")
     entry = json.loads(result.stdout)["results"][0]
     assert result.returncode == 3

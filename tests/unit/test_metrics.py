@@ -141,7 +141,7 @@ def test_a_process_that_vanishes_or_is_not_ours_is_a_reason_and_no_crash(
 class FakeCalibration:
     created_realtime_ns: int
     tick_step_ns: float | None = 10.01
-    reference: str = "CLOCK_MONOTONIC_RAW"
+    reference: str = "raw"
     independence: str = "none"
 
 

@@ -9,6 +9,7 @@ import pytest
 import typer
 
 import cfctl.cli.commands
+from cfctl.cli.app import summary
 from cfctl.cli.output import exporter_names
 from cfctl.monitor.metric import all_metrics
 from cfctl.records import Document
@@ -21,7 +22,10 @@ def test_a_command_module_has_a_typer_app_and_a_docstring_that_names_it(name: st
     module = import_module(f"cfctl.cli.commands.{name}")
     assert isinstance(module.app, typer.Typer)
     assert module.__doc__ is not None
-    assert f"`cfctl {name}" in module.__doc__
+    first_line = module.__doc__.partition("\n")[0]
+    assert first_line == f"`cfctl {name}`: {summary(name)}."
+    # A line of the root command's help.
+    assert 10 < len(summary(name)) <= 85
 
 
 @pytest.mark.parametrize("name", exporter_names())
