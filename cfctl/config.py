@@ -7,7 +7,6 @@ both files and `cfctl config` follow from that.
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -156,6 +155,8 @@ def find_project_file(start: Path) -> Path | None:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Return a TOML file's content; raises ConfigError that names the file and the line."""
+    import tomllib
+
     try:
         with path.open("rb") as file:
             data = file.read(MAX_CONFIG_BYTES + 1)

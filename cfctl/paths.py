@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,7 +157,7 @@ def _replace(directory: int, name: str, data: bytes, mode: int | None) -> None:
     """Replace a file in an open directory; without a mode the umask decides, as for any new file."""
     # By the directory's descriptor: nobody can swap the path between the steps. A random name,
     # because two threads may write the same file.
-    temporary = f".{name[:48]}.{secrets.token_hex(6)}.tmp"
+    temporary = f".{name[:48]}.{os.urandom(6).hex()}.tmp"
     fd = os.open(temporary, _NEW_FILE_FLAGS, 0o600 if mode is not None else 0o666, dir_fd=directory)
     try:
         with open(fd, "wb") as file:
@@ -228,6 +226,8 @@ def read_json_state(path: Path) -> dict[str, Any] | None:
         data = read_bounded(path)
     except FileNotFoundError:
         return None
+    import json
+
     try:
         value = json.loads(data)
         if not isinstance(value, dict):
