@@ -16,7 +16,7 @@ from typing import Any
 
 from cfctl import paths
 from cfctl.errors import ConfigError, InputError, StateError, os_error_reason
-from cfctl.units import parse_time_ns
+from cfctl.units import parse_bytes, parse_time_ns
 
 MAX_CONFIG_BYTES = 1 << 20
 # Tables of the project file that belong to a domain and are read there, not settings.
@@ -68,6 +68,12 @@ def _seconds(value: Any) -> int:
     return parse_time_ns(str(value), None if isinstance(value, str) else "s")
 
 
+def _size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise InputError(f"'{value}' is no size.")
+    return parse_bytes(str(value), None if isinstance(value, str) else "B")
+
+
 def _flag(value: Any) -> bool:
     words = {
         "1": True,
@@ -114,6 +120,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "segments.max-age", 7 * 86_400_000_000_000, _seconds, "age after which ended segments are pruned"
     ),
+    Setting("segments.max-total", 256 << 20, _size, "bytes that ended segments may hold together"),
 )
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
 
@@ -260,6 +267,8 @@ def write_default(path: Path) -> None:
 def _toml_value(setting: Setting) -> str:
     if setting.read is _seconds:
         return f'"{setting.default / 1e9:g}s"'
+    if setting.read is _size:
+        return f'"{setting.default >> 20}MiB"'
     if isinstance(setting.default, bool):
         return str(setting.default).lower()
     return f'"{setting.default}"'

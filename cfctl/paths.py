@@ -25,6 +25,11 @@ def segment_directory() -> Path:
     return Path(os.environ.get("CFCTL_SEGMENT_DIR") or f"/dev/shm/cfctl-{os.geteuid()}")  # noqa: S108
 
 
+def environment() -> dict[str, str]:
+    """Return a copy of this process's environment, to start another with."""
+    return dict(os.environ)
+
+
 def segment_run_id() -> str | None:
     """Return the id of the `profile run` this process belongs to: $CFCTL_RUN_ID."""
     return os.environ.get("CFCTL_RUN_ID") or None
@@ -89,17 +94,22 @@ def ensure_private_directory(path: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file by write, fsync, rename, fsync of the directory; mode 0600.
+    """Replace a file in a private directory, which is made if need be, as replace_file does; mode 0600."""
+    ensure_private_directory(path.parent)
+    replace_file(path, data, 0o600)
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Replace a file by write, fsync, rename, fsync of the directory; `mode` less the umask.
 
     A reader sees the old content or the new, also after a crash. Raises StateError, and then the
     old file stands and no temporary file is left.
     """
-    ensure_private_directory(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         try:
             with open(fd, "wb", closefd=True) as file:
                 file.write(data)

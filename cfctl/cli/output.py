@@ -54,12 +54,13 @@ UnitOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where a result goes and in which form."""
+    """Where a result goes and in which form; without a path to standard output, or to error."""
 
     format: str
     path: str | None
     unit: str | None
     color: str
+    to_stderr: bool = False
 
     @classmethod
     def resolve(
@@ -68,9 +69,11 @@ class Output:
         json: bool = False,
         output: str | None = None,
         unit: str | None = None,
+        to_stderr: bool = False,
     ) -> Output:
         """Return the output the options and settings ask for; the file is tried before anything is measured.
 
+        `to_stderr` is for a command whose standard output is another program's; - still is stdout.
         Raises InputError for an unknown format or unit and for a file that can not be written.
         """
         settings = config.load()
@@ -85,7 +88,8 @@ class Output:
         path = None if output in {None, "-"} else output
         if path is not None:
             _check_writable(path)
-        return cls(name, path, None if shown_unit == "auto" else shown_unit, settings.get("color"))
+        shown = None if shown_unit == "auto" else shown_unit
+        return cls(name, path, shown, settings.get("color"), to_stderr and output is None)
 
     def emit(self, document: Document, render: Callable[[Any, Console, str | None], None]) -> None:
         """Write a document: `render(document, console, shown_unit)` for text, else its exporter.
@@ -102,18 +106,22 @@ class Output:
 
     def _write(self, data: bytes) -> None:
         if self.path is None:
-            sys.stdout.flush()
+            stream = self._standard_stream()
+            stream.flush()
             with contextlib.suppress(BrokenPipeError):
-                sys.stdout.buffer.write(data)
+                stream.buffer.write(data)
             return
         with _file_errors(self.path), open(self.path, "wb") as file:
             file.write(data)
+
+    def _standard_stream(self) -> Any:
+        return sys.stderr if self.to_stderr else sys.stdout
 
     @contextlib.contextmanager
     def _text_stream(self) -> Iterator[Any]:
         if self.path is None:
             with contextlib.suppress(BrokenPipeError):
-                yield sys.stdout
+                yield self._standard_stream()
             return
         with _file_errors(self.path), open(self.path, "w", encoding="utf-8") as file:
             yield file
