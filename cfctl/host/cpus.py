@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # NR_CPUS of the largest kernels is 8192; anything far above it is no CPU list.
 MAX_CPU: Final = 65_535

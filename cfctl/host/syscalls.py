@@ -5,18 +5,18 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
-import math
 import os
 import resource
 import struct
-import sys
 import time
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cfctl import paths
 from cfctl.errors import CfctlError, UnobservableError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CAPTURE_NAME: Final = "syscalls.json"
 UNLIMITED: Final = -1
@@ -24,6 +24,9 @@ CAP_IPC_LOCK: Final = 14
 CAP_SYS_NICE: Final = 23
 _PR_GET_TIMERSLACK: Final = 30
 _PR_GET_TSC: Final = 25
+_SYSLOG_READ_ALL: Final = 3
+_SYSLOG_SIZE_BUFFER: Final = 10
+_MAX_LOG_BYTES: Final = 16 << 20
 
 
 class SyscallError(UnobservableError):
@@ -91,11 +94,8 @@ class Syscalls(Protocol):
     def capabilities(self) -> int:
         """Return the effective capability set as a bit mask."""
 
-    def switch_interval_s(self) -> float:
-        """Return the thread switch interval of the Python interpreter, s."""
-
-    def gc_enabled(self) -> bool:
-        """Return whether the Python interpreter's cyclic collector runs by itself."""
+    def kernel_log(self) -> str:
+        """Return the kernel's log as far as its ring still holds it: syslog(2)."""
 
 
 _POLICIES: Final = {0: "OTHER", 1: "FIFO", 2: "RR", 3: "BATCH", 5: "IDLE", 6: "DEADLINE", 7: "EXT"}
@@ -173,15 +173,12 @@ class RealSyscalls:
         self._call("capget", header, data)
         return data[0] | data[3] << 32
 
-    def switch_interval_s(self) -> float:
-        """Return the thread switch interval of this interpreter, s."""
-        return sys.getswitchinterval()
-
-    def gc_enabled(self) -> bool:
-        """Return whether this interpreter's cyclic collector runs by itself."""
-        import gc
-
-        return gc.isenabled()
+    def kernel_log(self) -> str:
+        """Return the kernel's log as far as its ring still holds it: syslog(2)."""
+        size = self._call("klogctl", _SYSLOG_SIZE_BUFFER, None, 0)
+        buffer = ctypes.create_string_buffer(min(size, _MAX_LOG_BYTES))
+        length = self._call("klogctl", _SYSLOG_READ_ALL, buffer, len(buffer))
+        return buffer.raw[:length].decode("utf-8", "replace")
 
     def _call(self, name: str, *arguments: Any) -> int:
         function = getattr(self._libc, name, None)
@@ -292,13 +289,6 @@ class CapturedSyscalls:
         """Return the effective capability set as a bit mask."""
         return self._number("capabilities")
 
-    def switch_interval_s(self) -> float:
-        """Return the thread switch interval of the captured interpreter, s."""
-        answer = self._answer("switch_interval_s")
-        if isinstance(answer, bool) or not isinstance(answer, (int, float)) or not math.isfinite(answer):
-            raise SyscallError("switch_interval_s", "the capture holds no number")
-        return float(answer)
-
-    def gc_enabled(self) -> bool:
-        """Return whether the captured interpreter's cyclic collector ran by itself."""
-        return bool(self._answer("gc_enabled"))
+    def kernel_log(self) -> str:
+        """Return the captured kernel log."""
+        return str(self._answer("kernel_log"))

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cfctl.host import fingerprint as module
 from cfctl.host.fingerprint import fingerprint
 from cfctl.host.view import HostView
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CPUINFO = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Xeon 9999\nflags\t\t: fpu tsc\n"
 
