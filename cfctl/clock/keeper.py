@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cfctl import _native
-from cfctl.clock import epoch, procedure
+from cfctl.clock import assembly, epoch, procedure
 from cfctl.clock.calibration import Calibration, ClusterPoint, ns_per_tick
 from cfctl.clock.fit import fit
 from cfctl.errors import CfctlError
@@ -95,17 +95,17 @@ def extended(old: Calibration, fresh: Calibration, *, snap: bool) -> Calibration
     slope = line.line.ns_per_tick
     half_width_ns = fresh.offset_bound_ns - (fresh.tick_step_ns or 0.0)
     span_ns = (points[-1].tick - points[0].tick) * slope
-    setting = procedure.Setting.observe(fresh.reference, fresh.method, snap)
-    result = procedure.from_fit(
-        setting,
+    setting = assembly.Setting.observe(fresh.reference, fresh.method, snap)
+    outcome = assembly.fitted(
         line,
         points,
-        bound_ppb=2 * half_width_ns / span_ns * 1e9,
-        min_width=round(2 * half_width_ns / slope),
+        2 * half_width_ns / span_ns * 1e9,
+        round(2 * half_width_ns / slope),
         duration_ns=round(span_ns),
         cpu_time_ns=fresh.cpu_time_ns,
     )
-    return replace(result, pairs_kept=fresh.pairs_kept, cpu_changes=fresh.cpu_changes, host=fresh.host)
+    outcome = replace(outcome, pairs_kept=fresh.pairs_kept, cpu_changes=fresh.cpu_changes)
+    return assembly.assemble(setting, outcome, assembly.snap_of(setting, line))
 
 
 def _same_rate(joined_hz: float, part: Calibration) -> bool:

@@ -117,7 +117,7 @@ def test_a_state_directory_that_can_not_be_made_is_named(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    with pytest.raises(StateError, match="can not be made"):
+    with pytest.raises(StateError, match="cfctl"):
         history.save(calibration())
 
 

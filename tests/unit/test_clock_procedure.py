@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from cfctl import clock
+from cfctl.clock.assembly import Setting, assemble, fitted, from_sampled, published_line, snap_of
 from cfctl.clock.environment import Environment, StatedRate
 from cfctl.clock.fit import SLOPE_BITS, Line, fit, slope_from
 from cfctl.clock.median import median_rate
-from cfctl.clock.procedure import Setting, from_fit, from_sampled, published_line, sample_until_valid
+from cfctl.clock.procedure import sample_until_valid
 from cfctl.errors import CalibrationError, InputError
 from tests.unit.clock_worlds import (
     TRUE_HZ,
@@ -19,12 +22,21 @@ from tests.unit.clock_worlds import (
     spread_ticks,
 )
 
+if TYPE_CHECKING:
+    from cfctl.clock.calibration import ClusterPoint
+
 
 def setting(*, snap: bool = True, reference: str = "raw") -> Setting:
     return Setting(
         "tsc", "usable", reference, "clustered", snap, Environment("tsc", "boot", 0, 0, None), "none", "one counter",
         StatedRate(2_596_144_000, "kernel log"),
     )  # fmt: skip
+
+
+def calibration_of(given: Setting, points: list[ClusterPoint]) -> clock.Calibration:
+    line = fit(points, TRUE_SLOPE)
+    outcome = fitted(line, tuple(points), 400, 104, duration_ns=1, cpu_time_ns=1)
+    return assemble(given, outcome, snap_of(given, line))
 
 
 def test_the_first_valid_attempt_is_taken() -> None:
@@ -115,10 +127,7 @@ def test_progress_ends_at_one() -> None:
 def test_snapping_turns_about_the_centroid() -> None:
     ticks = spread_ticks(259_614_382)
     points = line_points(ticks, TRUE_SLOPE * (1 + 0.4e-9), noise_ns=0.001)
-    line = fit(points, TRUE_SLOPE)
-    made = from_fit(
-        setting(), line, tuple(points), bound_ppb=400, min_width=104, duration_ns=1, cpu_time_ns=1
-    )
+    made = calibration_of(setting(), points)
     assert made.snapped
     assert made.frequency_hz == pytest.approx(TRUE_HZ, rel=1e-15)
     assert made.estimate_hz == pytest.approx(TRUE_HZ * (1 - 0.4e-9), rel=5e-11)
@@ -130,10 +139,7 @@ def test_snapping_turns_about_the_centroid() -> None:
 
 def test_no_snap_keeps_the_estimate() -> None:
     points = line_points(spread_ticks(259_614_382), noise_ns=0.005)
-    line = fit(points, TRUE_SLOPE)
-    made = from_fit(
-        setting(snap=False), line, tuple(points), bound_ppb=400, min_width=104, duration_ns=1, cpu_time_ns=1
-    )
+    made = calibration_of(setting(snap=False), points)
     assert not made.snapped
     assert made.frequency_hz == made.estimate_hz
 
