@@ -6,7 +6,7 @@ from typing import Final
 
 from cfctl import _native
 from cfctl.clock.assembly import Setting, from_median, from_sampled, identity
-from cfctl.clock.calibration import CLOCK_IDS, REFERENCE_NAMES, REFERENCES, Calibration
+from cfctl.clock.calibration import CLOCK_IDS, REFERENCES, Calibration
 from cfctl.clock.median import sample_median
 from cfctl.clock.sampling import Progress, Sampled, Sampler, Timeline, on_cpu, sample_line
 from cfctl.errors import CalibrationError, InputError
@@ -47,13 +47,6 @@ def calibrate(
         setting = Setting.observe(reference, method, snap)
         if setting.source == "os" and reference == "raw":
             result = identity(setting)
-        elif _native.tick_source()[1] == "prctl":
-            # Python's own sleep reads the clock in the vDSO, and would be killed.
-            raise CalibrationError(
-                f"{REFERENCE_NAMES[reference]} can not be sampled.",
-                f"{setting.source_reason.capitalize()}, and the clock's fast path needs it.",
-                "Use the reference 'raw', or do not disable the TSC.",
-            )
         elif method == "median":
             median = sample_median(samples, sample_ns, reference, on_progress=on_progress)
             result = from_median(setting, median, samples, sample_ns)
