@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """What every calibration of one call shares: the source, the reference and the kernel's facts."""
+class Circumstances:
+    """What is given before anything is sampled: the source, the reference, the wishes and the kernel's facts."""
 
     source: str
     source_reason: str
@@ -42,8 +42,8 @@ class Setting:
     stated: StatedRate
 
     @classmethod
-    def observe(cls, reference: str, method: str, snap: bool) -> Setting:
-        """Return the setting of a calibration made now."""
+    def observe(cls, reference: str, method: str, snap: bool) -> Circumstances:
+        """Return the circumstances of a calibration made now."""
         source, _, reason = _native.tick_source()
         return cls(
             source,
@@ -80,7 +80,7 @@ class Outcome:
     cpu_changes: int = 0
 
 
-def from_sampled(setting: Setting, sampled: Sampled, budget_ns: int, attempts: int) -> Calibration:
+def from_sampled(given: Circumstances, sampled: Sampled, budget_ns: int, attempts: int) -> Calibration:
     """Return the calibration that an attempt's clusters give."""
     outcome = fitted(
         sampled.fit, tuple(centre.point for centre in sampled.centres), sampled.bound_ppb, sampled.min_width,
@@ -93,7 +93,7 @@ def from_sampled(setting: Setting, sampled: Sampled, budget_ns: int, attempts: i
         pairs_kept=sum(centre.kept for centre in sampled.centres),
         cpu_changes=sum(centre.cpu_changes for centre in sampled.centres),
     )
-    return assemble(setting, outcome, snap_of(setting, sampled.fit))
+    return assemble(given, outcome, snap_of(given, sampled.fit))
 
 
 def fitted(
@@ -121,22 +121,22 @@ def fitted(
     )
 
 
-def snap_of(setting: Setting, fit: Fit) -> Snap:
+def snap_of(given: Circumstances, fit: Fit) -> Snap:
     """Return the decision over the kernel's rate: taken over when that is wanted and proven."""
     if not fit.valid:
         return Snap(None, "the fit is not valid")
-    if not setting.snap:
+    if not given.snap:
         return Snap(None, "not wanted")
     return decide(
         fit.line.frequency_hz,
         fit.error_ppb,
-        clocksource=setting.environment.clocksource,
-        reference=setting.reference,
-        counter_hz=setting.stated.stated_hz,
+        clocksource=given.environment.clocksource,
+        reference=given.reference,
+        counter_hz=given.stated.stated_hz,
     )
 
 
-def from_median(setting: Setting, median: MedianLine, samples: int, sample_ns: int) -> Calibration:
+def from_median(given: Circumstances, median: MedianLine, samples: int, sample_ns: int) -> Calibration:
     """Return the calibration of the median method; it never snaps and its linearity is not checked."""
     outcome = Outcome(
         line=median.line,
@@ -150,10 +150,10 @@ def from_median(setting: Setting, median: MedianLine, samples: int, sample_ns: i
         cpu_time_ns=median.cpu_time_ns,
         clusters=(samples, samples),
     )
-    return assemble(setting, outcome, Snap(None, "the median method takes its own rate"))
+    return assemble(given, outcome, Snap(None, "the median method takes its own rate"))
 
 
-def identity(setting: Setting) -> Calibration:
+def identity(given: Circumstances) -> Calibration:
     """Return the calibration of ticks that are nanoseconds of the reference already."""
     cpu_start = time.thread_time_ns()
     now = _native.ticks()
@@ -169,10 +169,10 @@ def identity(setting: Setting) -> Calibration:
         cpu_time_ns=time.thread_time_ns() - cpu_start,
         clusters=(0, 0),
     )
-    return assemble(setting, outcome, Snap(None, "the ticks are the reference's nanoseconds"))
+    return assemble(given, outcome, Snap(None, "the ticks are the reference's nanoseconds"))
 
 
-def assemble(setting: Setting, outcome: Outcome, snap: Snap) -> Calibration:
+def assemble(given: Circumstances, outcome: Outcome, snap: Snap) -> Calibration:
     """Return the record of a calibration; measures the counter's step, 0.3 ms."""
     line = outcome.line
     if snap.rate is not None:
@@ -181,24 +181,24 @@ def assemble(setting: Setting, outcome: Outcome, snap: Snap) -> Calibration:
     base_tick, base_ns, mult, shift = published_line(line)
     step = step_ticks()
     step_ns = step * line.ns_per_tick if step else None
-    estimate_hz, stated_hz = outcome.line.frequency_hz, setting.stated.stated_hz
+    estimate_hz, stated_hz = outcome.line.frequency_hz, given.stated.stated_hz
     return Calibration(
-        source=setting.source, source_reason=setting.source_reason,
-        reference=setting.reference, independence=setting.independence,
-        independence_reason=setting.independence_reason, method=setting.method,
+        source=given.source, source_reason=given.source_reason,
+        reference=given.reference, independence=given.independence,
+        independence_reason=given.independence_reason, method=given.method,
         verdict=outcome.verdict, verdict_reason=outcome.verdict_reason,
         frequency_hz=line.frequency_hz, frequency_uncertainty_ppb=outcome.uncertainty_ppb,
         frequency_bound_ppb=outcome.bound_ppb, estimate_hz=estimate_hz,
         snapped=snap.rate is not None, snap_reason=snap.reason,
         stated_hz=float(stated_hz) if stated_hz else None,
-        stated_ppb=stated_deviation_ppb(estimate_hz, stated_hz, setting.source) if stated_hz else None,
-        stated_reason=setting.stated.source,
+        stated_ppb=stated_deviation_ppb(estimate_hz, stated_hz, given.source) if stated_hz else None,
+        stated_reason=given.stated.source,
         residual_ns=outcome.residual_ns,
         offset_bound_ns=outcome.min_width * line.ns_per_tick / 2 + (step_ns or 0.0), tick_step_ns=step_ns,
         base_tick=base_tick, base_ns=base_ns, mult=mult, shift=shift,
-        boot_id=setting.environment.boot_id, clocksource=setting.environment.clocksource,
-        time_namespace_offset_ns=setting.environment.time_namespace_offset_ns,
-        suspended_ns=setting.environment.suspended_ns, disruption_marker=setting.environment.disruption_marker,
+        boot_id=given.environment.boot_id, clocksource=given.environment.clocksource,
+        time_namespace_offset_ns=given.environment.time_namespace_offset_ns,
+        suspended_ns=given.environment.suspended_ns, disruption_marker=given.environment.disruption_marker,
         created_realtime_ns=_native.os_clock_ns(CLOCK_IDS["realtime"]),
         duration_ns=outcome.duration_ns, cpu_time_ns=outcome.cpu_time_ns, attempts=outcome.attempts,
         clusters_used=outcome.clusters[0], clusters_taken=outcome.clusters[1],

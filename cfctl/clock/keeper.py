@@ -95,7 +95,7 @@ def extended(old: Calibration, fresh: Calibration, *, snap: bool) -> Calibration
     slope = line.line.ns_per_tick
     half_width_ns = fresh.offset_bound_ns - (fresh.tick_step_ns or 0.0)
     span_ns = (points[-1].tick - points[0].tick) * slope
-    setting = assembly.Setting.observe(fresh.reference, fresh.method, snap)
+    given = assembly.Circumstances.observe(fresh.reference, fresh.method, snap)
     outcome = assembly.fitted(
         line,
         points,
@@ -105,7 +105,7 @@ def extended(old: Calibration, fresh: Calibration, *, snap: bool) -> Calibration
         cpu_time_ns=fresh.cpu_time_ns,
     )
     outcome = replace(outcome, pairs_kept=fresh.pairs_kept, cpu_changes=fresh.cpu_changes)
-    return assembly.assemble(setting, outcome, assembly.snap_of(setting, line))
+    return assembly.assemble(given, outcome, assembly.snap_of(given, line))
 
 
 def _same_rate(joined_hz: float, part: Calibration) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cfctl import _native
-from cfctl.clock.assembly import Setting, from_median, from_sampled, identity
+from cfctl.clock.assembly import Circumstances, from_median, from_sampled, identity
 from cfctl.clock.calibration import CLOCK_IDS, REFERENCES, Calibration
 from cfctl.clock.median import sample_median
 from cfctl.clock.sampling import Progress, Sampled, Sampler, Timeline, on_cpu, sample_line
@@ -44,15 +44,15 @@ def calibrate(
     """
     _check_arguments(duration_ns, method, reference, samples, sample_ns)
     with on_cpu(cpu):
-        setting = Setting.observe(reference, method, snap)
-        if setting.source == "os" and reference == "raw":
-            result = identity(setting)
+        given = Circumstances.observe(reference, method, snap)
+        if given.source == "os" and reference == "raw":
+            result = identity(given)
         elif method == "median":
             median = sample_median(samples, sample_ns, reference, on_progress=on_progress)
-            result = from_median(setting, median, samples, sample_ns)
+            result = from_median(given, median, samples, sample_ns)
         else:
             sampled, budget_ns, attempts = sample_until_valid(duration_ns, reference, on_progress=on_progress)
-            result = from_sampled(setting, sampled, budget_ns, attempts)
+            result = from_sampled(given, sampled, budget_ns, attempts)
     if publish:
         publish_calibration(result)
     return result

@@ -161,6 +161,26 @@ static void test_wide_pairs_and_changes_of_the_cpu_are_left_out(void) {
     CHECK(fabs(centre_error(&centre)) < 0.05);
 }
 
+/* 30 ms in which another thread ran, at the start, at the end, or inside a pair. */
+static void test_a_preempted_cluster_keeps_its_centre(void) {
+    static const int held_up[] = {1, 10, 700, PAIRS / 2, 1400, PAIRS - 1};
+    for (size_t k = 0; k < sizeof held_up / sizeof held_up[0]; k++) {
+        uint64_t gap = 26 * 3000000;
+        make_cluster();
+        for (int i = held_up[k]; i < PAIRS; i++) {
+            pairs[i].before += gap;
+            pairs[i].ns = (uint64_t)true_ns(pairs[i].before + 52);
+        }
+        /* The tick was read, then the thread was held up, then the clock was read. */
+        pairs[0].width = 80000000;
+        pairs[0].ns += 30000000;
+        struct cf_centre centre;
+        CHECK(cf_cluster_centre(pairs, PAIRS, NS_PER_TICK, scratch, &centre) == 0);
+        CHECK(centre.kept == PAIRS - 1);
+        CHECK(fabs(centre_error(&centre)) < 0.05);
+    }
+}
+
 static void test_a_cluster_without_a_usable_pair_has_no_centre(void) {
     struct cf_centre centre;
     CHECK(cf_cluster_centre(pairs, 0, NS_PER_TICK, scratch, &centre) == -ENODATA);
@@ -293,6 +313,7 @@ int main(void) {
     test_withdrawal_reads_the_line_s_reference_again();
     test_centre_is_the_mode_of_the_lattice();
     test_wide_pairs_and_changes_of_the_cpu_are_left_out();
+    test_a_preempted_cluster_keeps_its_centre();
     test_a_cluster_without_a_usable_pair_has_no_centre();
     test_any_pairs_at_all_are_survived();
     test_sampled_pairs_follow_each_other();

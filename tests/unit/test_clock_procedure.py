@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cfctl import clock
-from cfctl.clock.assembly import Setting, assemble, fitted, from_sampled, published_line, snap_of
+from cfctl.clock.assembly import Circumstances, assemble, fitted, from_sampled, published_line, snap_of
 from cfctl.clock.environment import Environment, StatedRate
 from cfctl.clock.fit import SLOPE_BITS, Line, fit, slope_from
 from cfctl.clock.median import median_rate
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from cfctl.clock.calibration import ClusterPoint
 
 
-def setting(*, snap: bool = True, reference: str = "raw") -> Setting:
-    return Setting(
+def circumstances(*, snap: bool = True, reference: str = "raw") -> Circumstances:
+    return Circumstances(
         "tsc", "usable", reference, "clustered", snap, Environment("tsc", "boot", 0, 0, None), "none", "one counter",
         StatedRate(2_596_144_000, "kernel log"),
     )  # fmt: skip
 
 
-def calibration_of(given: Setting, points: list[ClusterPoint]) -> clock.Calibration:
+def calibration_of(given: Circumstances, points: list[ClusterPoint]) -> clock.Calibration:
     line = fit(points, TRUE_SLOPE)
     outcome = fitted(line, tuple(points), 400, 104, duration_ns=1, cpu_time_ns=1)
     return assemble(given, outcome, snap_of(given, line))
@@ -71,7 +71,7 @@ def test_clusters_that_never_lie_on_a_line_are_degraded_with_the_bracket_bound()
     sampled, budget_ns, attempts = sample_until_valid(
         100_000_000, "raw", sampler=FakeSampler(timeline, noise_ns=(50.0,)), timeline=timeline
     )
-    made = from_sampled(setting(), sampled, budget_ns, attempts)
+    made = from_sampled(circumstances(), sampled, budget_ns, attempts)
     assert made.verdict == "degraded"
     assert not made.snapped
     # Two half brackets of 40 ns over 200 ms.
@@ -127,7 +127,7 @@ def test_progress_ends_at_one() -> None:
 def test_snapping_turns_about_the_centroid() -> None:
     ticks = spread_ticks(259_614_382)
     points = line_points(ticks, TRUE_SLOPE * (1 + 0.4e-9), noise_ns=0.001)
-    made = calibration_of(setting(), points)
+    made = calibration_of(circumstances(), points)
     assert made.snapped
     assert made.frequency_hz == pytest.approx(TRUE_HZ, rel=1e-15)
     assert made.estimate_hz == pytest.approx(TRUE_HZ * (1 - 0.4e-9), rel=5e-11)
@@ -139,7 +139,7 @@ def test_snapping_turns_about_the_centroid() -> None:
 
 def test_no_snap_keeps_the_estimate() -> None:
     points = line_points(spread_ticks(259_614_382), noise_ns=0.005)
-    made = calibration_of(setting(snap=False), points)
+    made = calibration_of(circumstances(snap=False), points)
     assert not made.snapped
     assert made.frequency_hz == made.estimate_hz
 
