@@ -49,9 +49,7 @@ class Operation(_native.Operation):
                 f"use `with operation:` inside of it, around the work between two yields"
             )
         timed: Any = (
-            self._timed_coroutine(function)
-            if flags & _COROUTINE
-            else _native.TimedFunction(function, self)
+            self._timed_coroutine(function) if flags & _COROUTINE else _native.TimedFunction(function, self)
         )
         return functools.update_wrapper(timed, function)  # type: ignore[no-any-return]
 

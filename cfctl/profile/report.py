@@ -137,9 +137,7 @@ _VALUES: Final[dict[str, Callable[[OperationStatistics], float | None]]] = {
 SORT_KEYS: Final = ("name", *_VALUES)
 
 
-def sort_operations(
-    operations: Iterable[OperationStatistics], by: str = "mean"
-) -> list[OperationStatistics]:
+def sort_operations(operations: Iterable[OperationStatistics], by: str = "mean") -> list[OperationStatistics]:
     """Return the operations, largest first, or by name; those without the value last.
 
     Raises InputError for a key that is not in SORT_KEYS.

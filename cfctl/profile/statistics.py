@@ -125,7 +125,12 @@ def operation_statistics(tally: Tally, scale: TimeScale, clock: int = 0) -> Oper
         near_timer_floor=make.near_floor(percentiles["p50"], mean),
         clock=clock,
         ticks=TickCounters(
-            tally.sum_ticks, tally.min_ticks, tally.max_ticks, tally.first_tick, tally.last_tick, tally.buckets
+            tally.sum_ticks,
+            tally.min_ticks,
+            tally.max_ticks,
+            tally.first_tick,
+            tally.last_tick,
+            tally.buckets,
         ),
         **percentiles,
     )
