@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +21,11 @@ MAX_STATE_BYTES = 16 << 20
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def environment() -> dict[str, str]:
+    """Return a copy of this process's environment, to start another with."""
+    return dict(os.environ)
 
 
 def segment_directory() -> Path:
@@ -159,7 +162,7 @@ def _replace(directory: int, name: str, data: bytes, mode: int | None) -> None:
     """Replace a file in an open directory; without a mode the umask decides, as for any new file."""
     # By the directory's descriptor: nobody can swap the path between the steps. A random name,
     # because two threads may write the same file.
-    temporary = f".{name[:48]}.{secrets.token_hex(6)}.tmp"
+    temporary = f".{name[:48]}.{os.urandom(6).hex()}.tmp"
     fd = os.open(temporary, _NEW_FILE_FLAGS, 0o600 if mode is not None else 0o666, dir_fd=directory)
     try:
         with open(fd, "wb") as file:
@@ -228,6 +231,8 @@ def read_json_state(path: Path) -> dict[str, Any] | None:
         data = read_bounded(path)
     except FileNotFoundError:
         return None
+    import json
+
     try:
         value = json.loads(data)
         if not isinstance(value, dict):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import json
 import math
 import re
 from typing import Any, ClassVar, Final
@@ -133,5 +132,7 @@ def to_json(value: Any, indent: int | None = 2) -> str:
 
     It is ASCII: control and bidirectional characters of a name stay escaped on every terminal.
     """
+    import json
+
     text = json.dumps(to_plain(value), indent=indent, allow_nan=False)
     return text.replace("\x7f", "\\u007f") + "\n"

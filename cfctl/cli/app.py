@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
@@ -19,7 +20,7 @@ import typer.main
 from cfctl import __version__
 from cfctl.cli import commands, streams
 from cfctl.cli.exit_codes import ExitCode
-from cfctl.cli.typer_app import ClickException, command_app
+from cfctl.cli.typer_app import CLICK_PACKAGE, ClickException, command_app
 from cfctl.errors import CfctlError, InputError, os_error_reason
 from cfctl.text import safe_text
 
@@ -30,6 +31,18 @@ def command_names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(commands.__path__)))
 
 
+def summary(name: str) -> str:
+    """Return a command's summary: the first line of its module, which is read and not imported.
+
+    The help and a TAB list all commands, and must not pay for what each of them imports.
+    """
+    for directory in commands.__path__:
+        for path in (f"{directory}/{name}.py", f"{directory}/{name}/__init__.py"):
+            with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as module:
+                return module.readline().partition("`: ")[2].strip().strip('"').rstrip(".")
+    return ""
+
+
 class CommandModules(typer.core.TyperGroup):
     """A group whose commands are the modules of `cfctl.cli.commands`, imported when they are named."""
 
@@ -37,6 +50,19 @@ class CommandModules(typer.core.TyperGroup):
         super().__init__(**settings)
         # Only the names: Typer suggests the nearest of them for a misspelled one.
         self.commands: dict[str, Any] = dict.fromkeys(command_names())
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """Write the commands with their summaries."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary(name)) for name in command_names()])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Return the commands, or options, that begin with what was typed."""
+        item: Any = import_module(f"{CLICK_PACKAGE}.shell_completion").CompletionItem
+        names = [name for name in command_names() if name.startswith(incomplete)]
+        # Past TyperGroup, which would import every command for its help.
+        options = super(typer.core.TyperGroup, self).shell_complete(ctx, incomplete)
+        return [*(item(name, help=summary(name)) for name in names), *options]
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
         """Return the commands' names."""

@@ -62,15 +62,16 @@ _FISH: Final = r"""# fish completion for cfctl; installed as share/fish/vendor_c
 function __cfctl_complete
     set -l words (commandline -opc)
     set -l token (commandline -ct)
-    set -l option (string match -r -- '^--[^=]*=' $token)
+    set -l option (string match -r -- '^--[^=]*=' $token; or echo)
+    set -l value (string replace -- "$option" '' $token)
     for line in (_CFCTL_COMPLETE=complete_fish _CFCTL_INCOMPLETE="$token" \
             _CFCTL_WORDS=(string join \n -- $words | string collect) $words[1] 2>/dev/null)
         set -l part (string split \t -- $line)
         switch $part[1]
             case file
-                __fish_complete_path "$token"
+                printf '%s\n' $option(__fish_complete_path "$value")
             case dir
-                __fish_complete_directories "$token"
+                printf '%s\n' $option(__fish_complete_directories "$value")
             case plain
                 printf '%s%s\t%s\n' "$option" $part[2] $part[3]
         end
@@ -114,7 +115,7 @@ class _Completion(_click.ShellComplete):  # type: ignore[misc]
         """Return all candidates; where the program has none, the shell offers files."""
         words, incomplete = self.get_completion_args()
         items = self.get_completions(words, incomplete)
-        if not items and not incomplete.startswith("-"):
+        if not items and ("=" in incomplete or not incomplete.startswith("-")):
             return "file\t\t"
         return "\n".join(self.format_completion(item) for item in items)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from cfctl.monitor.metric import Metric, Reading, Subject, all_metrics
 from cfctl.monitor.targets import Target, TargetSeverity
 from cfctl.records import Document, Judgement, JudgementLevel, Measurement, Verdict
 from cfctl.units import format_quantity
+
+if TYPE_CHECKING:
+    from cfctl.host.fingerprint import Fingerprint
 
 
 class InconclusivePolicy(enum.StrEnum):
@@ -43,6 +46,7 @@ class CheckDocument(Document):
     verdict: Verdict
     inconclusive: InconclusivePolicy
     results: tuple[TargetResult, ...]
+    host: Fingerprint | None = None
 
     def judgements(self) -> tuple[Judgement, ...]:
         """Return one judgement per target, for formats that CI systems read."""
@@ -79,6 +83,7 @@ def run_check(
     subject: Subject,
     policy: InconclusivePolicy = InconclusivePolicy.REPORT,
     metrics: Mapping[str, Metric] | None = None,
+    host: Fingerprint | None = None,
 ) -> CheckDocument:
     """Return every target's result; each metric is measured once, however many targets name it."""
     metrics = all_metrics() if metrics is None else metrics
@@ -101,7 +106,7 @@ def run_check(
         )
     counted = {result.counts_as for result in results}
     overall = next((v for v in (Verdict.FAIL, Verdict.INCONCLUSIVE) if v in counted), Verdict.PASS)
-    return CheckDocument(overall, policy, tuple(results))
+    return CheckDocument(overall, policy, tuple(results), host)
 
 
 def _counts_as(verdict: Verdict, severity: TargetSeverity, policy: InconclusivePolicy) -> Verdict:

@@ -87,6 +87,7 @@ def check(
       [targets]
       cpu-utilization = false   # not checked
     """
+    from cfctl.host.fingerprint import fingerprint
     from cfctl.monitor.check import InconclusivePolicy, run_check
     from cfctl.monitor.metric import Subject
     from cfctl.render.check import render
@@ -103,7 +104,8 @@ def check(
     if junit is not None:
         check_writable(junit)
     chosen = _targets(targets, target or [])
-    document = run_check(chosen, Subject(pid, window_ns, settle), InconclusivePolicy(policy))
+    subject = Subject(pid, window_ns, settle)
+    document = run_check(chosen, subject, InconclusivePolicy(policy), host=fingerprint())
     result.emit(document, render)
     if junit is not None:
         from cfctl.export.junit import export as export_junit

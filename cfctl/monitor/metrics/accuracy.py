@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Final, Protocol
 
+from cfctl.clock.calibration import REFERENCE_NAMES
 from cfctl.errors import CfctlError
 from cfctl.monitor.metric import Reading, Subject, metric
 from cfctl.records import Measurement
@@ -35,16 +35,21 @@ class LibraryClock:
 
     def saved_calibration(self) -> Any:
         """Return the newest calibration of this boot, None when there is none."""
-        return import_module("cfctl.clock.history").saved_calibration()
+        from cfctl.clock.history import saved_calibration
+
+        return saved_calibration()
 
     def calibrate(self) -> Any:
         """Return a calibration made now."""
-        return import_module("cfctl.clock").calibrate()
+        from cfctl.clock.procedure import calibrate
+
+        return calibrate()
 
     def residual(self, calibration: Any) -> Measurement:
         """Return the mean residual of tick-derived time against the calibration's reference, in ns."""
-        measurement: Measurement = import_module("cfctl.clock").residual(calibration)
-        return measurement
+        from cfctl.clock.epoch import residual
+
+        return residual(calibration)
 
 
 @metric("temporal_accuracy", "ns")
@@ -69,7 +74,8 @@ def measure_accuracy(
             return Reading(
                 Measurement.missing("ns", "No calibration of this boot is saved: run cfctl calibrate."), name
             )
-        name = f"{name} against {calibration.reference} (independence: {calibration.independence})"
+        reference = REFERENCE_NAMES.get(calibration.reference, calibration.reference)
+        name = f"{name} against {reference} (independence: {calibration.independence})"
         resolution = _resolution(calibration.tick_step_ns)
         wait_ns = SETTLE_NS - (realtime_ns() - calibration.created_realtime_ns)
         if wait_ns > SETTLE_NS:
