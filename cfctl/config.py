@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import paths
 from cfctl.errors import ConfigError, InputError, StateError, os_error_reason
-from cfctl.units import format_quantity, parse_time_ns
+from cfctl.units import format_quantity, parse_bytes, parse_time_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +36,8 @@ class Setting:
     @property
     def unit(self) -> str | None:
         """Return the base unit of its value, None for a word or a flag."""
-        return "ns" if self.read is _seconds else None
+        units: dict[Callable[[Any], Any], str] = {_seconds: "ns", _size: "B"}
+        return units.get(self.read)
 
     @property
     def environment_name(self) -> str:
@@ -72,6 +73,12 @@ def _seconds(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise InputError(f"'{value}' is no time.")
     return parse_time_ns(str(value), None if isinstance(value, str) else "s")
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise InputError(f"'{value}' is no size.")
+    return parse_bytes(str(value), None if isinstance(value, str) else "B")
 
 
 def _flag(value: Any) -> bool:
@@ -120,6 +127,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "segments.max-age", 7 * 86_400_000_000_000, _seconds, "age after which ended segments are pruned"
     ),
+    Setting("segments.max-total", 256 << 20, _size, "bytes that ended segments may hold together"),
 )
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
 
@@ -294,15 +302,19 @@ def write_default(path: Path) -> None:
 def _toml_value(setting: Setting) -> str:
     if setting.unit == "ns":
         return f'"{setting.default / 1e9:g}s"'
+    if setting.unit == "B":
+        return f'"{setting.default >> 20}MiB"'
     if isinstance(setting.default, bool):
         return str(setting.default).lower()
     return f'"{setting.default}"'
 
 
 def shown(setting: Setting, value: Any) -> str:
-    """Return a value as people read it: times with their unit, flags as TOML writes them."""
+    """Return a value as people read it: times and sizes with their unit, flags as TOML writes them."""
     if setting.unit == "ns":
         if value and value % 3_600_000_000_000 == 0:
             return f"{value // 3_600_000_000_000} h"
         return f"{value / 1e9:g} s" if value >= 1e9 else format_quantity(value, "ns")
+    if setting.unit == "B":
+        return f"{value / (1 << 20):g} MiB"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -23,6 +23,11 @@ _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def environment() -> dict[str, str]:
+    """Return a copy of this process's environment, to start another with."""
+    return dict(os.environ)
+
+
 def segment_directory() -> Path:
     """Return the directory of this user's segments: $CFCTL_SEGMENT_DIR, else /dev/shm/cfctl-<uid>."""
     return Path(os.environ.get("CFCTL_SEGMENT_DIR") or f"/dev/shm/cfctl-{os.geteuid()}")  # noqa: S108

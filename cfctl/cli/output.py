@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cfctl import config
-from cfctl.cli.streams import TRANSLITERATE, discard_stdout
+from cfctl.cli.streams import TRANSLITERATE, discard
 from cfctl.errors import InputError, StateError, os_error_reason
 from cfctl.paths import write_result
 
@@ -61,12 +61,13 @@ UnitOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where a result goes and in which form."""
+    """Where a result goes and in which form; without a path to standard output, or to error."""
 
     format: str
     path: str | None
     unit: str | None
     color: str
+    to_stderr: bool = False
 
     @classmethod
     def resolve(
@@ -75,9 +76,11 @@ class Output:
         json: bool = False,
         output: str | None = None,
         unit: str | None = None,
+        to_stderr: bool = False,
     ) -> Output:
         """Return the output the options and settings ask for; the file is tried before anything is measured.
 
+        `to_stderr` is for a command whose standard output is another program's; - still is stdout.
         Raises InputError for an unknown format or unit and for a file that can not be written.
         """
         settings = config.load()
@@ -92,7 +95,8 @@ class Output:
         path = None if output in {None, "-", "/dev/stdout"} else output
         if path is not None:
             check_writable(path)
-        return cls(name, path, None if shown_unit == "auto" else shown_unit, settings.get("color"))
+        shown = None if shown_unit == "auto" else shown_unit
+        return cls(name, path, shown, settings.get("color"), to_stderr and output is None)
 
     def emit(self, document: Document, render: Callable[[Any, Console, str | None], None]) -> None:
         """Write a document: `render(document, console, shown_unit)` for text, else its exporter.
@@ -108,7 +112,7 @@ class Output:
 
     def _rendered(self, document: Document, render: Callable[[Any, Console, str | None], None]) -> bytes:
         # Rendered whole before the first byte leaves: a pipe that breaks is then one write that fails.
-        stream = sys.stdout if self.path is None else None
+        stream = self._standard_stream() if self.path is None else None
         encoding = stream.encoding if stream else "utf-8"
         memory = io.BytesIO()
         with io.TextIOWrapper(memory, encoding, TRANSLITERATE, newline="\n") as text:
@@ -122,17 +126,21 @@ class Output:
         if self.path is not None:
             write_file(self.path, data)
             return
+        stream = self._standard_stream()
         try:
-            sys.stdout.flush()
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+            stream.flush()
+            stream.buffer.write(data)
+            stream.buffer.flush()
         except BrokenPipeError:
-            discard_stdout()
+            discard(stream)
         except OSError as error:
-            discard_stdout()
+            discard(stream)
             raise StateError(
-                "The result could not be written to stdout.", os_error_reason(error), "Free space, or use -o."
+                "The result could not be written.", os_error_reason(error), "Free space, or use -o."
             ) from error
+
+    def _standard_stream(self) -> Any:
+        return sys.stderr if self.to_stderr else sys.stdout
 
 
 def make_console(stream: Any, color: str = "auto", into: Any = None) -> Console:

@@ -6,7 +6,7 @@ import codecs
 import io
 import os
 import sys
-from typing import Final
+from typing import Any, Final
 
 from cfctl.cli.exit_codes import ExitCode
 from cfctl.errors import os_error_reason
@@ -68,16 +68,16 @@ def flush_stdout(status: int) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our pipe went away (`cfctl ... | head`): nobody is left to tell.
-        discard_stdout()
+        discard(sys.stdout)
     except OSError as error:
         print(f"cfctl: The output could not be written. {os_error_reason(error)}", file=sys.stderr)
-        discard_stdout()
+        discard(sys.stdout)
         return status or ExitCode.UNMEASURED
     return status
 
 
-def discard_stdout() -> None:
-    """Give up what is still buffered, so that the interpreter does not try to write it at its end."""
+def discard(stream: Any) -> None:
+    """Give up what a stream still holds, so that the interpreter does not try to write it at its end."""
     devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
+    os.dup2(devnull, stream.fileno())
     os.close(devnull)

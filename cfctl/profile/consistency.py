@@ -8,10 +8,12 @@ writer was killed, one for each shard that had an owner, and by any number while
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cfctl.profile.tally import Tally, bucket_bounds
-from cfctl.segment.records import Entry, SegmentHeader
+
+if TYPE_CHECKING:
+    from cfctl.segment.records import Entry, SegmentHeader
 
 # A sample can end before its segment is opened, as its thread opens it to store the sample: more
 # ticks than that takes (several seconds), at any rate a counter runs.

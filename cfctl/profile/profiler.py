@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 from cfctl import _native
 
@@ -49,11 +49,10 @@ class Operation(_native.Operation):
                 f"use `with operation:` inside of it, around the work between two yields"
             )
         timed: Any = (
-            self._timed_coroutine(function)
-            if flags & _COROUTINE
-            else _native.TimedFunction(function, self)
+            self._timed_coroutine(function) if flags & _COROUTINE else _native.TimedFunction(function, self)
         )
-        return functools.update_wrapper(timed, function)  # type: ignore[no-any-return]
+        functools.update_wrapper(timed, function)
+        return cast("_Callable", timed)
 
     def _timed_coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
         record_since, ticks = self.record_since, _native.ticks

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cfctl.profile.consistency import contradictions, impossible_dates
 from cfctl.profile.report import RecordedProcess, Recording, ReportClock
@@ -12,9 +14,11 @@ from cfctl.profile.tally import KIND, Tally, tally_of
 from cfctl.segment.file import Liveness, liveness, open_segment, read_all
 from cfctl.segment.format import HEADER_BYTES, SegmentState, TickSource
 from cfctl.segment.reader import parse_header, parse_segment
-from cfctl.segment.records import Segment, SegmentHeader
 from cfctl.segment.tick_rate import LocalClock, SavedRate, local_clock, tick_rate
 from cfctl.text import safe_text
+
+if TYPE_CHECKING:
+    from cfctl.segment.records import Segment, SegmentHeader
 
 _FLOOR_READS = 2_000
 
@@ -102,6 +106,4 @@ def timer_floor_ticks() -> float:
     from cfctl._native import ticks
 
     readings = [ticks() for _ in range(_FLOOR_READS + 1)]
-    return sorted(later - earlier for earlier, later in zip(readings, readings[1:], strict=False))[
-        _FLOOR_READS // 2
-    ]
+    return sorted(later - earlier for earlier, later in itertools.pairwise(readings))[_FLOOR_READS // 2]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from cfctl.errors import InputError
 from cfctl.profile.statistics import OperationStatistics, TimeScale, operation_statistics
 from cfctl.profile.tally import Tally, merge
 from cfctl.records import Document
-from cfctl.segment.tick_rate import TickRate
+
+if TYPE_CHECKING:
+    from cfctl.segment.tick_rate import TickRate
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +139,7 @@ _VALUES: Final[dict[str, Callable[[OperationStatistics], float | None]]] = {
 SORT_KEYS: Final = ("name", *_VALUES)
 
 
-def sort_operations(
-    operations: Iterable[OperationStatistics], by: str = "mean"
-) -> list[OperationStatistics]:
+def sort_operations(operations: Iterable[OperationStatistics], by: str = "mean") -> list[OperationStatistics]:
     """Return the operations, largest first, or by name; those without the value last.
 
     Raises InputError for a key that is not in SORT_KEYS.

@@ -20,16 +20,22 @@ _TEXT_MAX: Final = 4096
 _T = TypeVar("_T")
 
 
-def is_saved_report(start: bytes) -> bool:
-    """Return whether a file that starts so may be a saved report rather than a segment."""
-    return start.lstrip()[:1] == b"{"
-
-
-def load_report(path: Path, data: bytes) -> ProfileReport:
-    """Return the report saved in a file's data, its statistics computed from the saved counters.
+def load_report(path: Path) -> ProfileReport | None:
+    """Return the report saved in a file, computed from its counters; None when it is no JSON at all.
 
     Raises InputError that names the first thing that is wrong.
     """
+    try:
+        with path.open("rb") as file:
+            data = file.read(1)
+            if data not in {b"{", b"[", b" ", b"\n"}:
+                return None
+            data += file.read(MAX_REPORT_BYTES)
+    except (OSError, ValueError):
+        # What stands in the way of reading it is told by the reader of segments.
+        return None
+    if len(data) > MAX_REPORT_BYTES:
+        raise _not_a_report(path, f"It holds more than {MAX_REPORT_BYTES >> 20} MiB.")
     return build_report(load_recordings(path, data))
 
 

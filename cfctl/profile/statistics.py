@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from cfctl.profile.tally import Tally
 from cfctl.records import Measurement
-from cfctl.segment.tick_rate import TickRate
+
+if TYPE_CHECKING:
+    from cfctl.profile.tally import Tally
+    from cfctl.segment.tick_rate import TickRate
 
 # A percentile q needs 10 / (1 - q) samples: with fewer, less than ten lie beyond it.
 PERCENTILES: Final = {"p50": (0.5, 20), "p90": (0.9, 100), "p99": (0.99, 1_000), "p99_9": (0.999, 10_000)}
@@ -125,7 +127,12 @@ def operation_statistics(tally: Tally, scale: TimeScale, clock: int = 0) -> Oper
         near_timer_floor=make.near_floor(percentiles["p50"], mean),
         clock=clock,
         ticks=TickCounters(
-            tally.sum_ticks, tally.min_ticks, tally.max_ticks, tally.first_tick, tally.last_tick, tally.buckets
+            tally.sum_ticks,
+            tally.min_ticks,
+            tally.max_ticks,
+            tally.first_tick,
+            tally.last_tick,
+            tally.buckets,
         ),
         **percentiles,
     )

@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cfctl import _native
-from cfctl.segment.records import Entry
+
+if TYPE_CHECKING:
+    from cfctl.segment.records import Entry
 
 KIND: Final = "operation"
 # What the fields of an operation's shards must be for a tally.

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from cfctl.diagnose.record import Catalogue, CheckResult, Diagnosis
 
 _LABEL_WIDTH: Final = 10
+_WHOSE: Final = {
+    Actor.YOU: "for you",
+    Actor.HOST_OPERATOR: "for the host operator",
+    Actor.INFORMATIONAL: "to know",
+}
 _MAX_EVIDENCE: Final = 6
 # A text from the domain is at most a few hundred characters; safe_text cuts what is not.
 _MAX_TEXT: Final = 1000
@@ -55,11 +60,7 @@ def _summary(document: Diagnosis, console: Console) -> None:
     console.print(
         Text.assemble(("Latency: ", "bold"), status_cell(document.verdict), f", {document.verdict_reason}")
     )
-    for actor, whose in (
-        (Actor.YOU, "for you"),
-        (Actor.HOST_OPERATOR, "for the host operator"),
-        (Actor.INFORMATIONAL, "to know"),
-    ):
+    for actor, whose in _WHOSE.items():
         counted = _severities(document.checks, actor)
         if counted:
             _lines(console, f"Issues {whose}: {counted}")
@@ -91,14 +92,15 @@ def _severities(results: tuple[CheckResult, ...], actor: Actor) -> str:
 
 
 def _issue(result: CheckResult, console: Console) -> None:
-    head = Text.assemble(
-        "\n",
-        (result.severity.upper(), STATUS_STYLE[result.severity]),
-        ("  " + result.id, "bold"),
-        f"  {safe_text(result.title)}",
-        (f"  [{result.actor}]", "dim"),
+    console.print(
+        Text.assemble(
+            "\n",
+            (result.severity.upper(), STATUS_STYLE[result.severity]),
+            ("  " + result.id, "bold"),
+            f"  {_WHOSE[result.actor] if result.actor else ''}",
+        )
     )
-    console.print(head)
+    _lines(console, safe_text(result.title), first="  ")
     _labelled(console, "found", result.description)
     _labelled(console, "why", result.why)
     _labelled(console, "do", result.solution)

@@ -75,7 +75,7 @@ def _scan(directory: Path) -> Iterator[SegmentFile | Unreadable]:
     if fd is None:
         return
     try:
-        names = [name for name in os.listdir(fd) if name.endswith(SUFFIX)]
+        names = [name for name in os.listdir(fd) if name.endswith(SUFFIX)]  # noqa: PTH208 - of a descriptor
         for name in names[:MAX_FILES]:
             path = directory / name
             try:

@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cfctl.errors import SegmentError, os_error_reason
 from cfctl.segment import format as layout
 from cfctl.segment.reader import parse_header, parse_segment
-from cfctl.segment.records import Segment, SegmentHeader
+
+if TYPE_CHECKING:
+    from cfctl.segment.records import Segment, SegmentHeader
 
 # struct flock of a 64-bit Linux: type, whence, start, length, pid.
 _FLOCK: Final = struct.Struct("@hhqqi4x")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cfctl.segment.format import U64_MAX, FieldType, MergeRule
-from cfctl.segment.records import Field
+
+if TYPE_CHECKING:
+    from cfctl.segment.records import Field
 
 _SCALARS: Final = {
     FieldType.U64: struct.Struct("<Q"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from cfctl.segment.file import SegmentFile
+if TYPE_CHECKING:
+    from cfctl.segment.file import SegmentFile
 
 
 def prunable(
