@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -12,6 +11,8 @@ from rich.text import Text
 from cfctl.text import safe_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console, JustifyMethod
 
 STATUS_STYLE = {
@@ -28,6 +29,7 @@ def column_table(columns: Iterable[tuple[str, JustifyMethod]], title: str | None
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
+        show_edge=False,
         pad_edge=False,
         padding=(0, 1),
     )
@@ -44,6 +46,7 @@ def fact_table(rows: Iterable[tuple[str, str | Text, str]], title: str | None = 
         title_style="bold",
         box=box.SIMPLE,
         show_header=False,
+        show_edge=False,
         pad_edge=False,
         padding=(0, 1),
     )

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cfctl.cli.exit_codes import ExitCode
-from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, UnitOption, message
+from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, UnitOption, message, write_file
 from cfctl.cli.typer_app import command_group
-from cfctl.errors import InputError, SegmentError, StateError
+from cfctl.errors import SegmentError, StateError
 from cfctl.text import safe_text
 
 if TYPE_CHECKING:
@@ -163,18 +162,13 @@ def _load(source: str | None) -> ProfileReport:
 
 
 def _write_report(found: ProfileReport, output: str) -> None:
-    from cfctl.paths import replace_file
     from cfctl.records import to_json
 
     data = to_json(found, indent=None).encode()
-    path = Path(output)
     if output == "-":
         sys.stdout.buffer.write(data)
-    elif path.exists() and not path.is_file():
-        # Renaming over a device or a directory would take it away.
-        raise InputError(f"{output} is not replaced.", "It is no regular file.", "Name another file.")
     else:
-        replace_file(path, data)
+        write_file(output, data)
 
 
 def _prune_by_settings() -> None:
