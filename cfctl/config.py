@@ -310,9 +310,11 @@ def _toml_value(setting: Setting) -> str:
 
 
 def shown(setting: Setting, value: Any) -> str:
-    """Return a value as people read it: times with their unit, flags as TOML writes them."""
+    """Return a value as people read it: times and sizes with their unit, flags as TOML writes them."""
     if setting.unit == "ns":
         if value and value % 3_600_000_000_000 == 0:
             return f"{value // 3_600_000_000_000} h"
         return f"{value / 1e9:g} s" if value >= 1e9 else format_quantity(value, "ns")
+    if setting.unit == "B":
+        return f"{value / (1 << 20):g} MiB"
     return str(value).lower() if isinstance(value, bool) else str(value)

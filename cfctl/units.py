@@ -117,10 +117,10 @@ def format_quantity(
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
-    if math.isinf(value):
-        return "inf" if value > 0 else "-inf"
     name, factor = choose_unit(value, unit, shown_unit)
     scaled = value / factor
+    if math.isinf(scaled):
+        return "inf" if scaled > 0 else "-inf"
     if uncertainty is not None and uncertainty > 0:
         decimals = decimals_for(uncertainty / factor)
     elif (unit in {"ns", "B", "Hz"} and factor == 1 and float(value).is_integer()) or scaled == 0:

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.host
 ARGUMENTS: dict[str, list[str]] = {
     "check": ["--window", "200ms"],
     "calibrate": ["--duration", "10ms"],
+    "profile save": ["-o", "saved.json"],
     "profile run": ["--", sys.executable, "-c", "pass"],
 }
 

@@ -32,7 +32,8 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # The ground is one layer whose modules use each other.
 GROUND = 0
 DOMAIN = frozenset().union(*LAYERS[:7])
-ENVIRONMENT_READERS = frozenset({"paths.py", "config.py"})
+# The injected sitecustomize runs in another program and is told by the environment what to do there.
+ENVIRONMENT_READERS = frozenset({"paths.py", "config.py", "sitecustomize.py"})
 TERMINAL_LIBRARIES = frozenset({"typer", "rich", "click"})
 # What an instrumented application imports: the standard library and the compiled core are enough.
 APPLICATION_PACKAGES = ("clock", "profile", "segment", "pool", "bus", "temporal", "alloc")
