@@ -106,24 +106,24 @@ def test_a_saved_report_shows_what_the_segment_shows(directory: Path, run: Run, 
     assert run("profile", "report", str(tmp_path / "saved.json"))[1] == shown
 
 
-def test_save_replaces_no_device_and_no_directory(directory: Path, run: Run, tmp_path: Path) -> None:
-    segment(directory)
-    for target in ("/dev/null", str(tmp_path)):
-        status, _, err = run("profile", "save", "-o", target)
-        assert (status, "no regular file" in err) == (2, True)
-    status, out, _ = run("profile", "save", "-o", "-")
-    assert (status, json.loads(out)["total_samples"]) == (0, 1030)
-    mode = tmp_path.stat().st_mode
-    run("profile", "save", "-o", str(tmp_path / "x.json"))
-    assert tmp_path.stat().st_mode == mode
-
-
-def test_a_save_that_fails_leaves_the_old_file_and_no_other(
+def test_a_device_or_standard_output_can_be_saved_to_and_a_directory_not(
     directory: Path, run: Run, tmp_path: Path
 ) -> None:
     segment(directory)
-    status, _, err = run("profile", "save", "-o", "/none/such/file")
-    assert (status, "can not be written" in err) == (3, True)
+    assert run("profile", "save", "-o", "/dev/null")[0] == 0
+    assert Path("/dev/null").is_char_device()
+    status, out, _ = run("profile", "save", "-o", "-")
+    assert (status, json.loads(out)["total_samples"]) == (0, 1030)
+    status, _, err = run("profile", "save", "-o", str(tmp_path))
+    assert (status, "can not be written" in err) == (2, True)
+
+
+def test_saving_leaves_the_mode_of_the_users_directory(directory: Path, run: Run, tmp_path: Path) -> None:
+    segment(directory)
+    tmp_path.chmod(0o755)
+    assert run("profile", "save", "-o", str(tmp_path / "x.json"))[0] == 0
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+    assert run("profile", "save", "-o", "/none/such/file")[0] == 2
 
 
 def test_a_segment_is_named_by_path_or_pid(directory: Path, run: Run) -> None:
