@@ -211,7 +211,7 @@ class Host:
             self.now(sample)
             raise UnobservableError(NEEDS_TWO)
         earlier = self.facts.samples_before[sample]
-        if isinstance(earlier, UnobservableError):
+        if isinstance(earlier, Exception):
             raise earlier
         seconds = (self.view.monotonic_ns - before.monotonic_ns) / 1e9
         if seconds <= 0:
@@ -241,8 +241,8 @@ def _cleaned(value: Any) -> Any:
 
 
 def sampled(sample: Sample, view: HostView, pid: int | None) -> Any:
-    """Return a sample, or the error for which there is none."""
+    """Return a sample, or the exception for which there is none: it belongs to the checks that compare it."""
     try:
         return sample(view, pid)
-    except UnobservableError as error:
+    except Exception as error:  # noqa: BLE001 - raised again in the check that asks for the change
         return error
