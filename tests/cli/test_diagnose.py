@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -171,6 +174,37 @@ def test_result_goes_to_a_file(capsys: pytest.CaptureFixture[str], tuned_host: s
     code, out, err = run(capsys, "--sysroot", tuned_host, "--json", "-o", str(file))
     assert (code, out, err) == (0, "", "")
     assert json.loads(file.read_text())["schema"] == "cfctl.diagnosis"
+
+
+def test_a_ci_system_gets_one_case_for_each_check(
+    capsys: pytest.CaptureFixture[str], default_host: str
+) -> None:
+    chosen = [
+        "--sysroot",
+        default_host,
+        "--only",
+        "TIMER_SLACK,FD_LIMIT,CLOCK_READ_COST,CPU_OFFLINE,SKEW_TICK",
+    ]
+    code, out, _ = run(capsys, *chosen, "--format", "junit")
+    assert code == 1
+    suite = ET.fromstring(out).find("testsuite")
+    assert suite is not None
+    outcome = {case.get("name"): [child.tag for child in case] for case in suite}
+    assert outcome == {
+        "TIMER_SLACK": ["failure"], "FD_LIMIT": ["system-out"], "CLOCK_READ_COST": ["skipped"],
+        "CPU_OFFLINE": ["system-out"],
+    }  # fmt: skip
+    _, out, _ = run(capsys, *chosen, "--format", "github", "--require-observable", "CLOCK_READ_COST")
+    levels = {line.split(" title=")[1].split("%3A")[0]: line.split()[0] for line in out.splitlines()}
+    assert levels == {"TIMER_SLACK": "::error", "FD_LIMIT": "::notice", "CLOCK_READ_COST": "::notice"}
+
+
+def test_checks_are_the_rows_of_a_table(capsys: pytest.CaptureFixture[str], default_host: str) -> None:
+    _, out, _ = run(capsys, "--sysroot", default_host, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert {row["id"]: row["status"] for row in rows}["TIMER_SLACK"] == "issue"
+    _, out, _ = run(capsys, "--list", "--format", "markdown")
+    assert out.startswith("| id | area | title | severity |")
 
 
 def cfctl(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -134,6 +134,24 @@ def test_a_check_that_raises_is_an_error_and_the_others_go_on(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("registered")
+def test_a_sample_that_raises_is_an_error_of_its_check_only(tmp_path: Path) -> None:
+    engine.catalogue.cache_clear()
+
+    def broken_sample(view: HostView, pid: int | None) -> int:
+        raise KeyError("counter")
+
+    @check("BROKEN", "Broken", Severity.LOW, Area.CLOCK, rule="never", source="a test", sample=broken_sample)
+    def broken(host: Host) -> Outcome:
+        """It breaks."""
+        return Pass(str(host.change(broken_sample)))
+
+    diagnosis = diagnose(Request(sysroot=str(FakeHost.load("bare_tuned").build(tmp_path))))
+    assert [(r.id, r.reason) for r in diagnosis.checks if r.status is Status.ERROR] == [
+        ("BROKEN", "KeyError: 'counter'")
+    ]
+
+
+@pytest.mark.usefixtures("registered")
 def test_two_checks_can_not_share_an_id() -> None:
     def register(module: str) -> None:
         def judge(host: Host) -> Outcome:
