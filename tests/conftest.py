@@ -23,6 +23,17 @@ if SOURCE_IS_COMPLETE:
 Cfctl = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def outside_the_source_tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Leave the source tree: `python -c` in a test would import the package from there, not the installed one."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("outside"))
+    if SOURCE_IS_COMPLETE:
+        os.environ["PYTHONPATH"] = str(ROOT)
+    yield
+    os.chdir(before)
+
+
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Give every test a home of its own and no settings from outside."""
@@ -35,10 +46,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     monkeypatch.setenv("LANG", "C.UTF-8")
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "80")
-    # Not the source tree: `python -c` in a test would import the package from there, not the installed one.
     monkeypatch.chdir(tmp_path)
-    if SOURCE_IS_COMPLETE:
-        monkeypatch.setenv("PYTHONPATH", str(ROOT))
     config.load.cache_clear()
     yield
     config.load.cache_clear()
