@@ -136,11 +136,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_result(path: Path, data: bytes) -> None:
-    """Write a file the user named: a new or regular file is replaced whole, so that nothing is lost
-    when the disk is full; a device, a pipe or a file in a directory that takes no new files is written
-    in place.
+    """Write a file the user named; raises OSError.
 
-    Raises OSError.
+    A new or regular file is replaced whole, so that nothing is lost when the disk is full; a device,
+    a pipe, or a file in a directory that takes no new files is written in place.
     """
     try:
         mode = path.stat().st_mode

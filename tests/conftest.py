@@ -35,6 +35,10 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     monkeypatch.setenv("LANG", "C.UTF-8")
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "80")
+    # Not the source tree: `python -c` in a test would import the package from there, not the installed one.
+    monkeypatch.chdir(tmp_path)
+    if SOURCE_IS_COMPLETE:
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
     config.load.cache_clear()
     yield
     config.load.cache_clear()
@@ -59,7 +63,8 @@ def cfctl(tmp_path: Path) -> Cfctl:
         settings |= options
         if "stdout" in options or "stderr" in options:
             settings.pop("capture_output")
-        environ = os.environ | ({"PYTHONPATH": str(ROOT)} if SOURCE_IS_COMPLETE else {}) | (env or {})
-        return subprocess.run([sys.executable, "-m", "cfctl", *arguments], env=environ, **settings)
+        return subprocess.run(
+            [sys.executable, "-m", "cfctl", *arguments], env=os.environ | (env or {}), **settings
+        )
 
     return run

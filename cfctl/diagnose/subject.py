@@ -94,7 +94,7 @@ class Host:
     def saw(self, source: str, parsed: T, raw: str | None = None) -> T:
         """Keep a read as evidence and return what it means."""
         text = safe_text(parsed if raw is None else raw, _MAX_RAW)
-        self.evidence.append(Evidence(source, text, parsed))
+        self.evidence.append(Evidence(source, text, _cleaned(parsed)))
         return parsed
 
     def integer(self, path: str) -> int:
@@ -212,6 +212,17 @@ class Host:
     def cost_ns(self, operation: str) -> float:
         """Return the measured median cost of an operation, ns."""
         return self.saw(f"measured cost of {operation}, ns", round(self.measured().cost_ns(operation), 1))
+
+
+def _cleaned(value: Any) -> Any:
+    """Return a value whose text holds nothing a terminal or page interprets."""
+    if isinstance(value, str):
+        return safe_text(value)
+    if isinstance(value, (list, tuple)):
+        return [_cleaned(item) for item in value]
+    if isinstance(value, dict):
+        return {safe_text(key): _cleaned(item) for key, item in value.items()}
+    return value
 
 
 def sampled(sample: Sample, view: HostView, pid: int | None) -> Any:
