@@ -30,7 +30,9 @@ def environment() -> dict[str, str]:
 
 def segment_directory() -> Path:
     """Return the directory of this user's segments: $CFCTL_SEGMENT_DIR, else /dev/shm/cfctl-<uid>."""
-    return Path(os.environ.get("CFCTL_SEGMENT_DIR") or f"/dev/shm/cfctl-{os.geteuid()}")  # noqa: S108
+    own = f"/dev/shm/cfctl-{os.geteuid()}"  # noqa: S108
+    # Absolute, as a forked child may have changed its working directory before it records.
+    return Path(os.environ.get("CFCTL_SEGMENT_DIR") or own).absolute()
 
 
 def segment_run_id() -> str | None:

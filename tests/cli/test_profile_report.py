@@ -169,7 +169,7 @@ def test_damage_is_shown_with_what_is_whole(directory: Path, run: Run) -> None:
     os.truncate(path, path.stat().st_size - 64)
     status, out, _ = run("profile", "report")
     assert status == 0
-    assert "damaged: The file is truncated" in out
+    assert "problem: The file is truncated" in out
     assert "Samples lost: 3" in out
     assert "Shards refused: 1" in out
     assert "parse" in out

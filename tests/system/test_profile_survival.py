@@ -142,7 +142,7 @@ def test_a_directory_that_can_not_be_made_gives_one_warning_and_recording_goes_o
 def test_a_directory_that_is_a_link_is_not_used(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     directory.symlink_to("elsewhere")
-    assert_recorded_in_memory_with_one_warning(python(WARNS), "Operation not permitted")
+    assert_recorded_in_memory_with_one_warning(python(WARNS), "mode 0700")
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -150,7 +150,7 @@ def test_a_directory_that_is_a_link_is_not_used(directory: Path, tmp_path: Path)
 def test_a_directory_of_another_user_is_not_used(directory: Path) -> None:
     directory.mkdir(mode=0o700)
     os.chown(directory, NOBODY, NOBODY)
-    assert_recorded_in_memory_with_one_warning(python(WARNS), "Operation not permitted")
+    assert_recorded_in_memory_with_one_warning(python(WARNS), "mode 0700")
     assert list(directory.iterdir()) == []
 
 
@@ -280,3 +280,36 @@ def test_nobody_can_record_and_report_and_sees_nobody_elses(place_of_nobody: Pat
         "segments", "list", "--json", env=os.environ | {"CFCTL_SEGMENT_DIR": str(place_of_nobody)}
     )
     assert [row["uid"] for row in json.loads(listed.stdout)["segments"]] == [NOBODY]
+
+
+def test_a_directory_that_others_can_enter_is_neither_used_nor_changed(
+    directory: Path, tmp_path: Path
+) -> None:
+    directory.mkdir(mode=0o700)
+    directory.chmod(0o755)
+    assert_recorded_in_memory_with_one_warning(python(WARNS), "mode 0700")
+    ended, found = profile_run(
+        [sys.executable, "-c", "def f(): pass\nf()"], "__main__:f", report=tmp_path / "r.json"
+    )
+    assert (ended.returncode, found) == (3, {})
+    assert directory.stat().st_mode & 0o777 == 0o755
+    assert list(directory.iterdir()) == []
+
+
+def test_a_relative_directory_holds_for_children_that_change_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CFCTL_SEGMENT_DIR", "relative")
+    code = """
+import os, cfctl
+operation = cfctl.Profiler().operation("op")
+if os.fork() == 0:
+    os.chdir("/")
+    with operation: pass
+else:
+    os.wait()
+    with operation: pass
+"""
+    assert python(code).returncode == 0
+    assert len(list((tmp_path / "relative").iterdir())) == 2
