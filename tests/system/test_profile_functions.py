@@ -142,14 +142,14 @@ def test_pip_is_profiled(tmp_path: Path) -> None:
     pytest.importorskip("pip", reason="pip is not installed here")
     ended, report = profile_run(
         [sys.executable, "-m", "pip", "--version"],
-        "pip._internal.cli.main:main",
+        "pip._internal.cli.main_parser:create_main_parser",
         "pip._internal.cli.main_parser:parse_command",
         report=tmp_path / "r.json",
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("pip ")
     found = counts(report)
-    assert found["pip._internal.cli.main:main"] == 1
+    assert found["pip._internal.cli.main_parser:create_main_parser"] == 1
     assert found["pip._internal.cli.main_parser:parse_command"] == 1
 
 

@@ -14,7 +14,7 @@ from cfctl import _native
 from cfctl.clock import environment, history
 from cfctl.clock.calibration import Calibration, ClusterPoint, from_plain
 from cfctl.errors import InputError, StateError
-from cfctl.records import to_plain
+from cfctl.records import to_json, to_plain
 from tests.unit.clock_worlds import calibration
 
 
@@ -123,10 +123,12 @@ def test_a_state_directory_that_can_not_be_made_is_named(
 
 def test_concurrent_writers_lose_nothing(state: Path) -> None:
     program = (
-        "from cfctl.clock import history; from tests.unit.clock_worlds import calibration; import sys\n"
-        "for i in range(10): history.save(calibration(created_realtime_ns=int(sys.argv[1]) * 100 + i))"
+        "import json, sys; from cfctl.clock import history; from cfctl.clock.calibration import from_plain\n"
+        "value, first = json.loads(sys.argv[1]), int(sys.argv[2]) * 100\n"
+        "for i in range(10): history.save(from_plain(value | {'created_realtime_ns': first + i}))"
     )
-    writers = [subprocess.Popen([sys.executable, "-c", program, str(n)]) for n in range(4)]
+    saved = to_json(calibration())
+    writers = [subprocess.Popen([sys.executable, "-c", program, saved, str(n)]) for n in range(4)]
     assert [writer.wait(120) for writer in writers] == [0, 0, 0, 0]
     made = sorted(each.created_realtime_ns for each in history.load())
     assert made == sorted(n * 100 + i for n in range(4) for i in range(10))
