@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +20,12 @@ SOURCE_IS_COMPLETE = bool(list((ROOT / "cfctl").glob("_native*.so")))
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 if SOURCE_IS_COMPLETE:
     sys.path.insert(0, str(ROOT))
+
+# The same examples in every run, and no deadline: that would be an assertion of wall-clock speed.
+# `--hypothesis-profile=explore` looks for new ones.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile("fixed")
 
 Cfctl = Callable[..., "subprocess.CompletedProcess[str]"]
 
