@@ -109,3 +109,41 @@ class Monitor:
         """PY_UNWIND: records as failed if the code object is timed."""
     def install(self) -> None: ...
     def uninstall(self) -> None: ...
+
+# Probes: each runs on the calling thread without the GIL until it is done or `stop`, a writable
+# buffer of one uint32, is not 0. A distribution is {count, sum, min, max, out_of_range, histogram};
+# a load is {involuntary_switches, voluntary_switches, minor_faults, major_faults, run_delay_ns|None}.
+
+PAIR_LOAD_STORE: int
+PAIR_CAS: int
+PAIR_FUTEX: int
+PAIR_PIPE: int
+COST_SYSCALL: int
+COST_YIELD: int
+COST_MINOR_FAULT: int
+
+def probe_jitter(
+    start_tick: int,
+    duration_ticks: int,
+    threshold_ticks: int,
+    inspect: bool,
+    capacity: int,
+    stop: bytearray,
+    /,
+) -> dict[str, Any]:
+    """Return start_tick, end_tick, turns, handling_ticks, load, gaps (ticks) and kept.
+
+    `kept` holds up to `capacity` of the largest gaps, unordered: struct "<QQII" of start tick, ticks,
+    involuntary switches, minor faults.
+    """
+
+def probe_wakeup(interval_ns: int, duration_ns: int, stop: bytearray, /) -> dict[str, Any]:
+    """Return start_ns, end_ns, overruns, load, latency (ns); raises OSError."""
+
+def probe_pair(
+    kind: int, cpu_a: int, cpu_b: int, samples: int, round_trips: int, samples_a_page: int, stop: bytearray, /
+) -> dict[str, Any]:
+    """Return load_a, load_b, batch (ticks of `round_trips` round trips); raises OSError."""
+
+def probe_cost(kind: int, samples: int, stop: bytearray, /) -> dict[str, Any]:
+    """Return batch (operations a sample), load, ticks (of a batch); raises OSError."""
