@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cfctl import paths
 from cfctl.errors import ConfigError, InputError, StateError, os_error_reason
 from cfctl.units import parse_time_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 MAX_CONFIG_BYTES = 1 << 20
 # Tables of the project file that belong to a domain and are read there, not settings.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -12,6 +11,8 @@ from rich.text import Text
 from cfctl.text import safe_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console, JustifyMethod
 
 STATUS_STYLE = {

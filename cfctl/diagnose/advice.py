@@ -1,0 +1,126 @@
+"""Remedies: exact commands, who can apply them, and only such as this kernel knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cfctl.diagnose.record import Actor, Commands, Scope
+from cfctl.host.view import HostView, UnreadableError
+
+if TYPE_CHECKING:
+    from cfctl.host.environment import Environment
+
+SYSCTL_FILE: Final = "/etc/sysctl.d/90-cfctl.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command for a shell; `requires` is the file without which it can not work."""
+
+    text: str
+    requires: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """What to do about an issue: one sentence, commands for now and for good, a warning if it trades safety."""
+
+    solution: str
+    now: tuple[Command, ...] = ()
+    persist: tuple[Command, ...] = ()
+    warning: str | None = None
+    privilege: str | None = "root"
+
+    def and_also(self, other: Fix) -> Fix:
+        """Return this fix with the other's commands after its own."""
+        return Fix(
+            self.solution,
+            self.now + other.now,
+            self.persist + other.persist,
+            self.warning or other.warning,
+            self.privilege or other.privilege,
+        )
+
+
+def sysctl(solution: str, name: str, value: int | str, warning: str | None = None) -> Fix:
+    """Return the fix that sets a sysctl now and in sysctl.d."""
+    path = f"proc/sys/{name.replace('.', '/')}"
+    return Fix(
+        solution,
+        (Command(f"sysctl -w {name}={value}", path),),
+        (Command(f"echo '{name} = {value}' >> {SYSCTL_FILE}", path),),
+        warning,
+    )
+
+
+def write(solution: str, path: str, value: int | str, persist: str | None = None) -> Fix:
+    """Return the fix that writes a value to a file of /sys or /proc; `persist` is a kernel parameter."""
+    return Fix(
+        solution,
+        (Command(f"echo {value} > /{path}", path),),
+        (kernel_parameter(persist),) if persist else (),
+    )
+
+
+def boot(solution: str, parameters: str, warning: str | None = None) -> Fix:
+    """Return the fix that adds parameters to the kernel command line."""
+    return Fix(solution, (), (kernel_parameter(parameters),), warning)
+
+
+def run(solution: str, *now: str, persist: tuple[str, ...] = (), privilege: str | None = "root") -> Fix:
+    """Return the fix that runs programs."""
+    return Fix(
+        solution,
+        tuple(Command(text) for text in now),
+        tuple(Command(text) for text in persist),
+        privilege=privilege,
+    )
+
+
+def kernel_parameter(parameters: str) -> Command:
+    """Return the instruction to add parameters to the kernel command line.
+
+    Each boot loader has its own way to do it, so that there is no one command.
+    """
+    return Command(f"kernel command line: {parameters}")
+
+
+def actor_for(scope: Scope, environment: Environment, kernel_is_writable: bool) -> Actor:
+    """Return who can apply a remedy of a scope on this host."""
+    if scope is Scope.PROCESS:
+        return Actor.YOU
+    if scope is Scope.MACHINE and environment.is_guest:
+        return Actor.HOST_OPERATOR
+    if environment.is_container and not kernel_is_writable:
+        return Actor.HOST_OPERATOR
+    return Actor.YOU
+
+
+def kernel_is_writable(view: HostView) -> bool:
+    """Return whether /sys and /proc/sys are mounted for writing, as they are not in most containers."""
+    try:
+        mounts = view.lines("proc/self/mountinfo")
+    except UnreadableError:
+        return False
+    # The last mount on a path hides the earlier ones: proc(5), mountinfo.
+    writable: dict[str, bool] = {}
+    for line in mounts:
+        fields = line.split()
+        if len(fields) > 5:
+            writable[fields[4]] = "rw" in fields[5].split(",")
+    return writable.get("/sys", False) and writable.get("/proc/sys", writable.get("/proc", False))
+
+
+def addressed(fix: Fix, actor: Actor, view: HostView) -> tuple[str, Commands]:
+    """Return the solution as a sentence for its actor, and the commands that exist on this kernel.
+
+    What the host operator has to do is no command for this system's shell: it becomes a request.
+    """
+    now = tuple(c.text for c in fix.now if c.requires is None or view.exists(c.requires))
+    persist = tuple(c.text for c in fix.persist if c.requires is None or view.exists(c.requires))
+    if actor is not Actor.HOST_OPERATOR:
+        return fix.solution, Commands(now, persist)
+    request = f"ask the host operator: {fix.solution[:1].lower()}{fix.solution[1:].rstrip('.')}"
+    wish = (now or persist)[:1]
+    return (f"{request} ({wish[0]})." if wish else f"{request}."), Commands()

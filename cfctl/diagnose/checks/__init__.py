@@ -1,0 +1,1 @@
+"""The checks, one module per area; a module here is found and its checks are registered."""

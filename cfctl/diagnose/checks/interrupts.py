@@ -1,0 +1,292 @@
+"""Checks of interrupts: which CPUs they reach, how often, and what they tell about the hardware."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from cfctl.diagnose.advice import Command, Fix, run, sysctl, write
+from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.record import Area, Scope
+from cfctl.host.counters import USER_HZ, InterruptRow, cpu_times, interrupts, readable
+from cfctl.host.cpus import format_cpu_list
+from cfctl.host.processes import processes_named
+from cfctl.host.view import Lack, UnreadableError
+from cfctl.records import Severity
+
+if TYPE_CHECKING:
+    from cfctl.diagnose.subject import Host
+
+_NO_ISOLATED: Final = "no CPU is isolated"
+_IPI_ROWS: Final = ("RES", "CAL", "TLB")
+_Table = dict[str, InterruptRow]
+
+
+def _rates(before: _Table, after: _Table, seconds: float, names: list[str]) -> dict[int, float]:
+    """Return the interrupts per second of each CPU over some rows."""
+    rates: dict[int, float] = {}
+    for name in names:
+        earlier = before[name].counts if name in before else {}
+        for cpu, count in after[name].counts.items():
+            rates[cpu] = rates.get(cpu, 0.0) + (count - earlier.get(cpu, 0)) / seconds
+    return rates
+
+
+@check(
+    "IRQ_ON_TARGET_CPU",
+    "A device interrupts the hot CPUs",
+    Severity.MEDIUM,
+    Area.INTERRUPTS,
+    rule="a device interrupt fires on an isolated CPU, or on a target's CPU when it is pinned",
+    source="kernel, Documentation/core-api/irq/irq-affinity.rst; tuned 2.28 realtime",
+    sample=interrupts,
+)
+def irq_on_target_cpu(host: Host) -> Outcome:
+    """Each device interrupt takes the CPU from the running thread for 2 to 30 us and leaves cold
+    caches."""
+    change = host.change(interrupts)
+    isolated = host.isolated()
+    hot = set(isolated)
+    if host.pid is not None and len(host.target_cpus()) < host.cpu_count():
+        hot |= set(host.target_cpus())
+    if not hot:
+        return NotApplicable("no CPU is isolated and no target is pinned")
+    hits: dict[str, float] = {}
+    for name, row in change.after.items():
+        if name.isdecimal():
+            rates = _rates(change.before, change.after, change.seconds, [name])
+            rate = sum(value for cpu, value in rates.items() if cpu in hot)
+            if rate > 0:
+                hits[name] = rate
+                host.saw(f"/proc/interrupts {name}", round(rate, 1), f"{rate:.1f}/s {row.description}")
+    if not hits:
+        return Pass(f"no device interrupt on CPU {format_cpu_list(hot)}")
+    worst = max(hits, key=lambda name: hits[name])
+    keep = format_cpu_list(set(host.online()) - hot) or "0"
+    return Issue(
+        f"{len(hits)} device interrupts fire on CPU {format_cpu_list(hot)}, most often {worst}: {hits[worst]:.0f}/s.",
+        Fix(
+            "Move the interrupts to other CPUs (managed ones refuse: give their device fewer queues).",
+            tuple(
+                Command(f"echo {keep} > /proc/irq/{n}/smp_affinity_list", f"proc/irq/{n}")
+                for n in list(hits)[:8]
+            ),
+            (Command(f"kernel command line: irqaffinity={keep}"),),
+        ),
+    )
+
+
+@check(
+    "IRQ_DEFAULT_AFFINITY",
+    "New interrupts may go to isolated CPUs",
+    Severity.LOW,
+    Area.INTERRUPTS,
+    rule="default_smp_affinity includes an isolated CPU",
+    source="kernel, Documentation/core-api/irq/irq-affinity.rst",
+)
+def irq_default_affinity(host: Host) -> Outcome:
+    """A device that is added later interrupts the isolated CPUs."""
+    isolated = host.isolated()
+    if not isolated:
+        return NotApplicable(_NO_ISOLATED)
+    path = "proc/irq/default_smp_affinity"
+    both = set(host.cpu_mask(path)) & set(isolated)
+    if not both:
+        return Pass("new interrupts stay off isolated CPUs")
+    mask = sum(1 << cpu for cpu in set(host.online()) - set(isolated))
+    return Issue(
+        f"New interrupts may go to isolated CPU {format_cpu_list(both)}.",
+        write(
+            "Send new interrupts to the other CPUs.",
+            path,
+            f"{mask:x}",
+            "irqaffinity=" + format_cpu_list(set(host.online()) - set(isolated)),
+        ),
+    )
+
+
+@check(
+    "IRQBALANCE",
+    "irqbalance moves interrupts to isolated CPUs",
+    Severity.MEDIUM,
+    Area.INTERRUPTS,
+    rule="irqbalance runs with isolated CPUs and no IRQBALANCE_BANNED_CPULIST",
+    source="irqbalance(1); tuned 2.28 cpu-partitioning",
+)
+def irqbalance(host: Host) -> Outcome:
+    """It spreads interrupts over all CPUs it does not know to be reserved."""
+    if not host.view.matching("proc/[0-9]*/comm"):
+        host.view.text("proc/1/comm")
+    running = host.saw("/proc/*/comm irqbalance", len(processes_named(host.view, "irqbalance")))
+    if not running:
+        return Pass("irqbalance does not run")
+    isolated = host.isolated()
+    if not isolated:
+        return Pass("irqbalance runs, and no CPU is isolated")
+    for path in ("etc/default/irqbalance", "etc/sysconfig/irqbalance"):
+        try:
+            lines = host.view.lines(path)
+        except UnreadableError:
+            continue
+        if any(line.startswith(("IRQBALANCE_BANNED_CPULIST=", "IRQBALANCE_BANNED_CPUS=")) for line in lines):
+            return Pass(f"/{path} bans CPUs")
+    return Issue(
+        f"irqbalance runs without a ban on isolated CPU {format_cpu_list(isolated)}.",
+        run(
+            "Stop irqbalance, or ban the isolated CPUs.",
+            "systemctl disable --now irqbalance",
+            persist=(
+                f"echo 'IRQBALANCE_BANNED_CPULIST={format_cpu_list(isolated)}' >> /etc/default/irqbalance",
+            ),
+        ),
+    )
+
+
+@check(
+    "IRQ_RATE",
+    "Many interrupts on a target CPU",
+    Severity.MEDIUM,
+    Area.INTERRUPTS,
+    rule="device interrupts > 5000/s on a target CPU, high > 50 000/s",
+    source="judgement",
+    sample=interrupts,
+)
+def irq_rate(host: Host) -> Outcome:
+    """At that rate the CPU is interrupted again before its caches are warm."""
+    change = host.change(interrupts)
+    names = [name for name in change.after if name.isdecimal()]
+    rates = _rates(change.before, change.after, change.seconds, names)
+    mine = {cpu: rates.get(cpu, 0.0) for cpu in host.target_cpus()}
+    worst = max(mine, key=lambda cpu: mine[cpu], default=0)
+    rate = host.saw(f"/proc/interrupts device rows of CPU {worst}, 1/s", round(mine.get(worst, 0.0), 1))
+    if rate <= 5000:
+        return Pass(f"at most {rate:.0f} device interrupts a second on a target CPU")
+    return Issue(
+        f"{rate:.0f} device interrupts a second on CPU {worst}.",
+        Fix("Coalesce interrupts, spread queues, or move the interrupts to other CPUs.", privilege=None),
+        severity=Severity.HIGH if rate > 50_000 else None,
+    )
+
+
+@check(
+    "SOFTIRQ_LOAD",
+    "Soft interrupts take CPU time",
+    Severity.MEDIUM,
+    Area.INTERRUPTS,
+    rule="softirq time > 5 % of a target CPU",
+    source="judgement",
+    sample=cpu_times,
+)
+def softirq_load(host: Host) -> Outcome:
+    """Network and timer work of the kernel runs before the thread goes on."""
+    change = host.change(cpu_times)
+    shares = {
+        cpu: (change.after[cpu]["softirq"] - times["softirq"]) / USER_HZ / change.seconds
+        for cpu, times in change.before.items()
+        if cpu in change.after and cpu in host.target_cpus()
+    }
+    worst = max(shares, key=lambda cpu: shares[cpu], default=0)
+    share = host.saw(f"/proc/stat softirq of CPU {worst}", round(shares.get(worst, 0.0), 4))
+    if share <= 0.05:
+        return Pass(f"at most {share:.1%} of a target CPU")
+    threaded = (
+        "Move packet work to other CPUs (RPS), or into a thread (echo 1 > /sys/class/net/LINK/threaded)."
+    )
+    return Issue(
+        f"Soft interrupts took {share:.1%} of CPU {worst}.",
+        Fix(threaded, privilege=None),
+        impact_ns_per_s=share * 1e9,
+    )
+
+
+@check(
+    "IPI_STORM",
+    "CPUs interrupt each other often",
+    Severity.MEDIUM,
+    Area.INTERRUPTS,
+    rule="rescheduling, call or TLB interrupts > 1000/s on a target CPU",
+    source="judgement",
+    scope=Scope.PROCESS,
+    sample=interrupts,
+)
+def ipi_storm(host: Host) -> Outcome:
+    """Another thread of the process that unmaps or protects memory interrupts every CPU that runs
+    the process, to empty its TLB."""
+    change = host.change(interrupts)
+    rows = [name for name in change.after if name in _IPI_ROWS or name.startswith("IPI")]
+    if not rows:
+        raise UnreadableError("/proc/interrupts", Lack.GARBAGE, "no row of that kind")
+    worst: tuple[float, str, int] = (0.0, rows[0], 0)
+    for name in rows:
+        for cpu, rate in _rates(change.before, change.after, change.seconds, [name]).items():
+            if cpu in host.target_cpus():
+                worst = max(worst, (rate, name, cpu))
+    rate, name, cpu = worst
+    host.saw(f"/proc/interrupts {name} of CPU {cpu}, 1/s", round(rate, 1), change.after[name].description)
+    if rate <= 1000:
+        return Pass(f"at most {rate:.0f} interrupts between CPUs a second")
+    return Issue(
+        f"{rate:.0f} {name} interrupts a second on CPU {cpu}.",
+        Fix(
+            "Avoid munmap, madvise and mprotect in the hot process: prefault, mlock, MALLOC_ARENA_MAX=1; or "
+            "split it into processes.",
+            privilege=None,
+        ),
+    )
+
+
+@check(
+    "HW_ERRORS",
+    "The hardware reports errors",
+    Severity.HIGH,
+    Area.INTERRUPTS,
+    rule="MCE exceptions since boot, or thermal, threshold or APIC errors during the interval",
+    source="kernel, Documentation/arch/x86/x86_64/machinecheck.rst",
+    scope=Scope.MACHINE,
+    sample=interrupts,
+)
+def hw_errors(host: Host) -> Outcome:
+    """A machine check or a corrected memory error stops a CPU for up to milliseconds."""
+    change = host.change(interrupts)
+    names = [name for name in ("MCE", "TRM", "THR", "DFR", "ERR", "MIS") if name in change.after]
+    if not names:
+        raise UnreadableError("/proc/interrupts", Lack.GARBAGE, "no row of that kind")
+    rises = {n: change.after[n].total - (change.before[n].total if n in change.before else 0) for n in names}
+    found = {name: rise for name, rise in rises.items() if rise > 0}
+    if "MCE" in names and change.after["MCE"].total:
+        found["MCE"] = change.after["MCE"].total
+    host.saw("/proc/interrupts error rows", found, ", ".join(f"{n} +{r}" for n, r in rises.items()))
+    if not found:
+        return Pass(f"no rise of {', '.join(names)}")
+    return Issue(
+        f"The hardware reported {', '.join(f'{name} {count}' for name, count in found.items())}.",
+        run("Find the failing part.", "ras-mc-ctl --summary", "dmesg | grep -i -e mce -e 'hardware error'"),
+    )
+
+
+@check(
+    "NMI_RATE",
+    "Non-maskable interrupts come often",
+    Severity.LOW,
+    Area.INTERRUPTS,
+    rule="NMI > 1/s on a target CPU",
+    source="judgement",
+    sample=interrupts,
+)
+def nmi_rate(host: Host) -> Outcome:
+    """A profiler or the NMI watchdog interrupts even code that masked interrupts."""
+    change = host.change(interrupts)
+    if "NMI" not in change.after:
+        raise UnreadableError("/proc/interrupts", Lack.GARBAGE, "no row of that kind")
+    rates = _rates(change.before, change.after, change.seconds, ["NMI"])
+    rate = max((rates.get(cpu, 0.0) for cpu in host.target_cpus()), default=0.0)
+    host.saw("/proc/interrupts NMI, 1/s", round(rate, 2))
+    if rate <= 1:
+        return Pass(f"{rate:.1f} NMI a second")
+    watchdog = readable(host.view, "proc/sys/kernel/nmi_watchdog")
+    fix = Fix("Stop the profiler.", privilege=None)
+    return Issue(
+        f"{rate:.1f} NMI a second on a target CPU.",
+        sysctl("Stop the profiler, or switch the watchdog off.", "kernel.nmi_watchdog", 0)
+        if watchdog
+        else fix,
+    )

@@ -1,0 +1,428 @@
+"""Checks of memory: huge pages, reclaim, swap, write-back, and what is left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from cfctl.diagnose.advice import Command, Fix, run, sysctl, write
+from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.record import Area, Scope
+from cfctl.host.counters import meminfo_kib, pressure, vmstat
+from cfctl.host.processes import status_integer
+from cfctl.host.view import Lack, UnreadableError
+from cfctl.records import Severity
+from cfctl.units import format_quantity
+
+if TYPE_CHECKING:
+    from cfctl.diagnose.subject import Change, Host
+
+_THP: Final = "sys/kernel/mm/transparent_hugepage"
+_KIB: Final = 1024
+_GIB: Final = 1 << 30
+
+
+def _meminfo(host: Host, name: str) -> int:
+    """Return one size of /proc/meminfo, bytes."""
+    sizes = meminfo_kib(host.view)
+    if name not in sizes:
+        raise UnreadableError(f"/proc/meminfo {name}", Lack.MISSING)
+    return host.saw(f"/proc/meminfo {name}, KiB", sizes[name]) * _KIB
+
+
+def _rise(host: Host, change: Change[dict[str, int]], *names: str) -> int:
+    """Return how much some counters of /proc/vmstat rose together; raises when none of them exists.
+
+    A name that ends with "*" stands for all counters that start with it.
+    """
+    rises = {
+        key: value - change.before.get(key, 0)
+        for key, value in change.after.items()
+        if any(key == name or (name.endswith("*") and key.startswith(name[:-1])) for name in names)
+    }
+    if not rises:
+        raise UnreadableError(f"/proc/vmstat {', '.join(names)}", Lack.MISSING)
+    raw = ", ".join(f"{key} +{rise}" for key, rise in rises.items())
+    host.saw("/proc/vmstat", rises, f"{raw} in {change.seconds:.1f} s")
+    return sum(rises.values())
+
+
+@check(
+    "THP_ALWAYS",
+    "Transparent huge pages are always on",
+    Severity.MEDIUM,
+    Area.MEMORY,
+    rule="transparent_hugepage/enabled is always",
+    source="tuned 2.28 network-latency: never",
+)
+def thp_always(host: Host) -> Outcome:
+    """A page fault may clear or assemble 2 MiB instead of 4 KiB, and khugepaged copies memory under
+    a lock the program waits for."""
+    if host.choice(f"{_THP}/enabled") != "always":
+        return Pass("huge pages only where a program asks for them")
+    return Issue(
+        "Huge pages are used everywhere.",
+        write("Use huge pages only where a program asks for them.", f"{_THP}/enabled", "madvise",
+              "transparent_hugepage=madvise"),
+    )  # fmt: skip
+
+
+@check(
+    "THP_DEFRAG",
+    "A page fault may wait for compaction",
+    Severity.HIGH,
+    Area.MEMORY,
+    rule="transparent_hugepage/defrag is always; medium: defer+madvise with huge pages always on",
+    source="kernel, Documentation/admin-guide/mm/transhuge.rst",
+)
+def thp_defrag(host: Host) -> Outcome:
+    """The fault compacts memory itself until a huge page is free: milliseconds."""
+    mode = host.choice(f"{_THP}/defrag")
+    enabled = host.choice(f"{_THP}/enabled")
+    if enabled == "never" or mode not in {"always", "defer+madvise"}:
+        return Pass(f"defrag {mode}, huge pages {enabled}")
+    if mode == "defer+madvise" and enabled != "always":
+        return Pass(f"defrag {mode}, huge pages {enabled}")
+    return Issue(
+        f"Page faults compact memory: defrag is {mode}.",
+        write("Compact in the background only.", f"{_THP}/defrag", "defer"),
+        severity=Severity.MEDIUM if mode == "defer+madvise" else None,
+    )
+
+
+@check(
+    "KHUGEPAGED",
+    "khugepaged rearranges memory",
+    Severity.LOW,
+    Area.MEMORY,
+    rule="thp_collapse_alloc rises during the interval",
+    source="kernel, Documentation/admin-guide/mm/transhuge.rst",
+    sample=vmstat,
+)
+def khugepaged(host: Host) -> Outcome:
+    """While pages are collapsed into a huge one, the process's page faults and mappings wait."""
+    rise = _rise(host, host.change(vmstat), "thp_collapse_alloc")
+    if rise <= 0:
+        return Pass("no pages were collapsed")
+    return Issue(
+        f"{rise} huge pages were assembled during the interval.",
+        write("Stop khugepaged from compacting.", f"{_THP}/khugepaged/defrag", 0),
+    )
+
+
+@check(
+    "SWAP_ACTIVITY",
+    "Memory is swapped in or out",
+    Severity.HIGH,
+    Area.MEMORY,
+    rule="pswpin or pswpout rises during the interval",
+    source="judgement",
+    sample=vmstat,
+)
+def swap_activity(host: Host) -> Outcome:
+    """A page fault waits for the disk: 50 us to 10 ms."""
+    rise = _rise(host, host.change(vmstat), "pswpin", "pswpout")
+    if rise <= 0:
+        return Pass("no page was swapped")
+    return Issue(
+        f"{rise} pages were swapped during the interval.",
+        run("Add memory, lock the hot program's memory (mlockall), or switch swap off.", "swapoff -a"),
+    )
+
+
+@check(
+    "SWAP_PRESENT",
+    "Memory may be swapped out",
+    Severity.LOW,
+    Area.MEMORY,
+    rule="a swap device is active; medium with vm.swappiness > 10",
+    source="tuned 2.28 latency-performance: swappiness 10",
+)
+def swap_present(host: Host) -> Outcome:
+    """Memory that was not used for a while may be on a disk when it is needed."""
+    header, *devices = host.view.lines("proc/swaps")
+    if not header.startswith("Filename"):
+        raise UnreadableError("/proc/swaps", Lack.GARBAGE, "a header line was expected")
+    names = [line.split()[0] for line in devices if line.split()]
+    host.saw("/proc/swaps", names, ", ".join(names) or "no device")
+    if not names:
+        return Pass("no swap device")
+    swappiness = host.sysctl("vm.swappiness")
+    compressed = all("zram" in name for name in names)
+    return Issue(
+        f"{len(names)} swap devices are active with swappiness {swappiness}.",
+        sysctl("Swap less eagerly, or not at all (swapoff -a).", "vm.swappiness", 10),
+        severity=Severity.MEDIUM if swappiness > 10 and not compressed else None,
+    )
+
+
+@check(
+    "DIRECT_RECLAIM",
+    "Programs reclaim memory themselves",
+    Severity.HIGH,
+    Area.MEMORY,
+    rule="allocstall or compact_stall rises during the interval",
+    source="kernel, Documentation/admin-guide/sysctl/vm.rst, min_free_kbytes and watermark_scale_factor",
+    sample=vmstat,
+)
+def direct_reclaim(host: Host) -> Outcome:
+    """An allocation finds no free page and has to free or compact memory first: milliseconds."""
+    rise = _rise(host, host.change(vmstat), "allocstall*", "compact_stall")
+    if rise <= 0:
+        return Pass("no allocation had to reclaim memory")
+    return Issue(
+        f"{rise} allocations reclaimed memory during the interval.",
+        sysctl(
+            "Let the kernel start reclaiming earlier, in the background.", "vm.watermark_scale_factor", 200
+        ),
+    )
+
+
+@check(
+    "MIN_FREE_KBYTES",
+    "The kernel keeps little memory free",
+    Severity.LOW,
+    Area.MEMORY,
+    rule="vm.min_free_kbytes < 0.5 % of the memory",
+    source="judgement; kernel, Documentation/admin-guide/sysctl/vm.rst",
+)
+def min_free_kbytes(host: Host) -> Outcome:
+    """A burst of allocations uses the reserve up before the background reclaim has freed more."""
+    reserve = host.sysctl("vm.min_free_kbytes") * _KIB
+    total = _meminfo(host, "MemTotal")
+    if reserve >= 0.005 * total:
+        return Pass(f"{reserve / total:.2%} of the memory is kept free")
+    return Issue(
+        f"{reserve / total:.2%} of the memory is kept free.",
+        sysctl("Keep 1 % of the memory free.", "vm.min_free_kbytes", total // 100 // _KIB),
+    )
+
+
+@check(
+    "COMPACTION_PROACTIVE",
+    "The kernel compacts memory ahead of need",
+    Severity.LOW,
+    Area.MEMORY,
+    rule="vm.compaction_proactiveness > 0 with reserved huge pages or huge pages always on",
+    source="kernel, Documentation/admin-guide/sysctl/vm.rst, compaction_proactiveness",
+)
+def compaction_proactive(host: Host) -> Outcome:
+    """Pages are moved in the background; a program that touches one waits."""
+    level = host.sysctl("vm.compaction_proactiveness")
+    if level == 0:
+        return Pass("no compaction ahead of need")
+    always = host.choice(f"{_THP}/enabled") == "always"
+    pools = host.view.matching("sys/kernel/mm/hugepages/hugepages-*/nr_hugepages")
+    reserved = sum(host.view.integer(path) for path in pools)
+    host.saw("/sys/kernel/mm/hugepages/*/nr_hugepages", reserved)
+    if not always and not reserved:
+        return Pass("no huge pages in use, so that nothing is compacted for them")
+    return Issue(
+        f"compaction_proactiveness is {level} and huge pages are in use.",
+        sysctl("Compact on demand only.", "vm.compaction_proactiveness", 0),
+    )
+
+
+@check(
+    "ZONE_RECLAIM",
+    "A node reclaims before it uses another",
+    Severity.MEDIUM,
+    Area.MEMORY,
+    rule="vm.zone_reclaim_mode is not 0",
+    source="kernel, Documentation/admin-guide/sysctl/vm.rst",
+)
+def zone_reclaim(host: Host) -> Outcome:
+    """An allocation frees pages of the local node although another node has free ones."""
+    if host.sysctl("vm.zone_reclaim_mode") == 0:
+        return Pass("no reclaim by zone")
+    return Issue(
+        "Allocations reclaim within their node.", sysctl("Switch it off.", "vm.zone_reclaim_mode", 0)
+    )
+
+
+@check(
+    "KSM_RUN",
+    "Equal pages are merged",
+    Severity.MEDIUM,
+    Area.MEMORY,
+    rule="ksm/run is 1",
+    source="kernel, Documentation/admin-guide/mm/ksm.rst",
+)
+def ksm_run(host: Host) -> Outcome:
+    """A write to a merged page faults and copies it; the scanner takes a CPU."""
+    running = host.integer("sys/kernel/mm/ksm/run") == 1
+    if not running:
+        note = "; the host's own merging is invisible to a guest" if host.environment.is_guest else ""
+        return Pass(f"pages are not merged{note}")
+    return Issue(
+        "The kernel merges equal pages.",
+        write("Stop, and split what was merged.", "sys/kernel/mm/ksm/run", 2),
+    )
+
+
+@check(
+    "VM_STAT_INTERVAL",
+    "Statistics are gathered each second on each CPU",
+    Severity.LOW,
+    Area.MEMORY,
+    rule="vm.stat_interval < 10",
+    source="tuned 2.28 realtime: 10",
+)
+def vm_stat_interval(host: Host) -> Outcome:
+    """A kernel worker interrupts each CPU for it."""
+    seconds = host.sysctl("vm.stat_interval")
+    if seconds >= 10:
+        return Pass(f"every {seconds} s")
+    return Issue(f"Every {seconds} s.", sysctl("Gather them every 10 s.", "vm.stat_interval", 10))
+
+
+@check(
+    "DIRTY_LIMITS",
+    "Much data may wait for write-back",
+    Severity.LOW,
+    Area.MEMORY,
+    rule="the dirty limit > 1 GiB, medium > 4 GiB",
+    source="judgement; tuned 2.28 latency-performance: 10 %",
+)
+def dirty_limits(host: Host) -> Outcome:
+    """Once the limit is reached every writer is stopped while gigabytes go to the disk: seconds."""
+    limit = host.sysctl("vm.dirty_bytes")
+    if limit == 0:
+        limit = host.sysctl("vm.dirty_ratio") * _meminfo(host, "MemAvailable") // 100
+    shown = format_quantity(limit, "B")
+    if limit <= _GIB:
+        return Pass(f"writers are stopped at {shown} of dirty data")
+    fix = sysctl("Write back earlier and in smaller pieces.", "vm.dirty_background_bytes", 64 << 20)
+    return Issue(
+        f"Up to {shown} may be dirty before writers are stopped.",
+        fix.and_also(sysctl("", "vm.dirty_bytes", 256 << 20)),
+        severity=Severity.MEDIUM if limit > 4 * _GIB else None,
+    )
+
+
+@check(
+    "OOM_KILLS",
+    "The kernel killed processes for memory",
+    Severity.MEDIUM,
+    Area.MEMORY,
+    rule="oom_kill > 0 since boot; high when it rises during the interval",
+    source="kernel, Documentation/admin-guide/mm/concepts.rst, OOM killer",
+    sample=vmstat,
+)
+def oom_kills(host: Host) -> Outcome:
+    """Memory ran out: before a kill every allocation waits for reclaim, for seconds."""
+    counters = vmstat(host.view)
+    if "oom_kill" not in counters:
+        raise UnreadableError("/proc/vmstat oom_kill", Lack.MISSING)
+    count = host.saw("/proc/vmstat oom_kill", counters["oom_kill"])
+    if count == 0:
+        return Pass("none since boot")
+    return Issue(
+        f"{count} processes were killed since boot.",
+        Fix(
+            "Add memory, or raise the memory limit of what was killed.",
+            (Command("dmesg | grep -i 'killed process'"),),
+        ),
+        severity=_rising(host, "oom_kill"),
+    )
+
+
+def _rising(host: Host, name: str) -> Severity | None:
+    if not host.has_interval:
+        return None
+    change = host.change(vmstat)
+    return Severity.HIGH if change.after.get(name, 0) > change.before.get(name, 0) else None
+
+
+@check(
+    "MEMORY_PRESSURE",
+    "Programs wait for memory",
+    Severity.MEDIUM,
+    Area.MEMORY,
+    rule="PSI memory some avg10 > 0.1 %; high when full > 0",
+    source="judgement; kernel, Documentation/accounting/psi.rst",
+)
+def memory_pressure(host: Host) -> Outcome:
+    """Tasks stand still while pages are reclaimed or read back."""
+    found = pressure(host.view, "proc/pressure/memory")
+    host.saw("/proc/pressure/memory some avg10, %", found.some_avg10)
+    if found.some_avg10 <= 0.1:
+        return Pass(f"{found.some_avg10:.2f} % of the last 10 s")
+    return Issue(
+        f"In {found.some_avg10:.2f} % of the last 10 s a task waited for memory.",
+        Fix("Add memory, or lower what others may use.", privilege=None),
+        severity=Severity.HIGH if found.full_avg10 else None,
+        impact_ns_per_s=found.some_avg10 * 1e7,
+    )
+
+
+@check(
+    "MEMORY_LOW",
+    "Memory is nearly used up",
+    Severity.MEDIUM,
+    Area.MEMORY,
+    rule="available < 10 % of the memory; high < 5 %",
+    source="judgement",
+)
+def memory_low(host: Host) -> Outcome:
+    """Soon allocations will wait for reclaim."""
+    total, available = _meminfo(host, "MemTotal"), _meminfo(host, "MemAvailable")
+    if total <= 0:
+        raise UnreadableError("/proc/meminfo MemTotal", Lack.GARBAGE)
+    share = available / total
+    if share >= 0.1:
+        return Pass(f"{share:.0%} is available")
+    return Issue(
+        f"{share:.1%} of {format_quantity(total, 'B')} is available.",
+        Fix(
+            "Add memory, or stop what uses it.",
+            (Command("ps -eo rss,pid,comm --sort=-rss | head"),),
+            privilege=None,
+        ),
+        severity=Severity.HIGH if share < 0.05 else None,
+    )
+
+
+@check(
+    "RAM_SIZE",
+    "There is little memory",
+    Severity.LOW,
+    Area.MEMORY,
+    rule="MemTotal < 8 GB less what the kernel takes at boot (5 %)",
+    source="performance guide: 8 GB or more",
+    scope=Scope.MACHINE,
+)
+def ram_size(host: Host) -> Outcome:
+    """Buffers and caches of a latency-bound program compete for it."""
+    total = _meminfo(host, "MemTotal")
+    if total >= 0.95 * 8e9:
+        return Pass(format_quantity(total, "B"))
+    return Issue(
+        f"The memory is {format_quantity(total, 'B')}.", Fix("Give this system 8 GB or more.", privilege=None)
+    )
+
+
+@check(
+    "HUGEPAGES_NONE",
+    "A large program runs without huge pages",
+    Severity.LOW,
+    Area.MEMORY,
+    rule="no huge pages reserved and the target's RSS > 256 MiB",
+    source="judgement",
+    needs=("pid",),
+)
+def hugepages_none(host: Host) -> Outcome:
+    """Each access to memory that is far apart needs a walk of the page tables."""
+    pid = host.target()
+    rss = host.saw(f"/proc/{pid}/status VmRSS, KiB", status_integer(host.view, pid, "VmRSS")) * _KIB
+    if rss <= 256 << 20:
+        return NotApplicable(f"the target uses {format_quantity(rss, 'B')}")
+    pools = host.view.matching("sys/kernel/mm/hugepages/hugepages-*/nr_hugepages")
+    if not pools:
+        host.view.integer("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+    reserved = host.saw("/sys/kernel/mm/hugepages/*/nr_hugepages", sum(host.view.integer(p) for p in pools))
+    if reserved:
+        return Pass(f"{reserved} huge pages are reserved")
+    return Issue(
+        f"The target uses {format_quantity(rss, 'B')} in small pages.",
+        sysctl("Reserve huge pages for it.", "vm.nr_hugepages", -(-rss // (2 << 20))),
+    )

@@ -1,0 +1,211 @@
+"""Checks of a process's limits, memory and faults."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from cfctl.diagnose.advice import Command, Fix, run, sysctl
+from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.record import Area, Scope
+from cfctl.host.processes import process_counters, status_integer
+from cfctl.host.syscalls import CAP_IPC_LOCK, CAP_SYS_NICE, UNLIMITED
+from cfctl.records import Severity
+from cfctl.units import format_quantity
+
+if TYPE_CHECKING:
+    from cfctl.diagnose.subject import Host
+
+_KIB: Final = 1024
+_LIMITS_FILE: Final = "/etc/security/limits.d/90-cfctl.conf"
+
+
+def _limit(host: Host, name: str) -> int:
+    return host.asked(f"getrlimit(RLIMIT_{name})", lambda: host.view.syscalls.limit(name))
+
+
+def _capable(host: Host, capability: int, name: str) -> bool:
+    return host.saw(f"capget {name}", bool(host.view.syscalls.capabilities() >> capability & 1))
+
+
+def _raise_limit(solution: str, item: str, value: str) -> Fix:
+    return Fix(solution, persist=(Command(f"echo '* - {item} {value}' >> {_LIMITS_FILE}"),))
+
+
+@check(
+    "MEMLOCK_LIMIT",
+    "Little memory may be locked",
+    Severity.MEDIUM,
+    Area.PROCESS,
+    rule="RLIMIT_MEMLOCK < 64 MiB without CAP_IPC_LOCK",
+    source="judgement",
+    scope=Scope.PROCESS,
+)
+def memlock_limit(host: Host) -> Outcome:
+    """mlockall fails, so that memory of the hot program may be reclaimed and faulted in again."""
+    limit = _limit(host, "MEMLOCK")
+    if limit == UNLIMITED or limit >= 64 << 20:
+        return Pass("unlimited" if limit == UNLIMITED else format_quantity(limit, "B"))
+    if _capable(host, CAP_IPC_LOCK, "CAP_IPC_LOCK"):
+        return Pass("CAP_IPC_LOCK")
+    return Issue(
+        f"Only {format_quantity(limit, 'B')} may be locked.",
+        _raise_limit(
+            "Allow it (systemd: LimitMEMLOCK=infinity; docker: --ulimit memlock=-1).", "memlock", "unlimited"
+        ),
+    )
+
+
+@check(
+    "FD_LIMIT",
+    "Few files may be open",
+    Severity.LOW,
+    Area.PROCESS,
+    rule="soft RLIMIT_NOFILE < 65536",
+    source="judgement",
+    scope=Scope.PROCESS,
+)
+def fd_limit(host: Host) -> Outcome:
+    """A program that runs out of descriptors refuses connections under load."""
+    limit = _limit(host, "NOFILE")
+    if limit == UNLIMITED or limit >= 65_536:
+        return Pass("unlimited" if limit == UNLIMITED else str(limit))
+    return Issue(
+        f"{limit} files may be open.",
+        _raise_limit("Allow more (systemd: LimitNOFILE=1048576).", "nofile", "1048576"),
+    )
+
+
+@check(
+    "NICE_LIMIT",
+    "Priorities may not be raised",
+    Severity.LOW,
+    Area.PROCESS,
+    rule="RLIMIT_NICE is 0 without CAP_SYS_NICE",
+    source="getrlimit(2)",
+    scope=Scope.PROCESS,
+)
+def nice_limit(host: Host) -> Outcome:
+    """A program can not put its hot thread before others."""
+    limit = _limit(host, "NICE")
+    if limit != 0 or _capable(host, CAP_SYS_NICE, "CAP_SYS_NICE"):
+        return Pass("priorities may be raised")
+    return Issue(
+        "RLIMIT_NICE is 0 and there is no CAP_SYS_NICE.",
+        _raise_limit("Allow it (systemd: LimitNICE=-20).", "nice", "-20"),
+    )
+
+
+@check(
+    "RTTIME_LIMIT",
+    "Real-time threads are killed after a while",
+    Severity.MEDIUM,
+    Area.PROCESS,
+    rule="RLIMIT_RTTIME is set and the policy is FIFO or RR",
+    source="getrlimit(2)",
+    scope=Scope.PROCESS,
+)
+def rttime_limit(host: Host) -> Outcome:
+    """A real-time thread that does not block in time gets SIGXCPU, then SIGKILL."""
+    pid = host.pid or 0
+    policy = host.asked(f"sched_getscheduler({pid or 'self'})", lambda: host.view.syscalls.policy(pid))
+    if policy not in {"FIFO", "RR"}:
+        return NotApplicable(f"the policy is {policy}")
+    limit = _limit(host, "RTTIME")
+    if limit == UNLIMITED:
+        return Pass("unlimited")
+    return Issue(
+        f"A real-time thread may run {limit / 1e6:g} s without blocking.",
+        run(
+            "Lift the limit.", persist=("LimitRTTIME=infinity in the program's systemd unit",), privilege=None
+        ),
+    )
+
+
+@check(
+    "NOT_MLOCKED",
+    "The target's memory is not locked",
+    Severity.LOW,
+    Area.PROCESS,
+    rule="VmLck of the target is 0",
+    source="mlock(2)",
+    scope=Scope.PROCESS,
+    needs=("pid",),
+)
+def not_mlocked(host: Host) -> Outcome:
+    """Pages may be reclaimed, and the next access waits for them."""
+    pid = host.target()
+    locked = host.saw(f"/proc/{pid}/status VmLck, KiB", status_integer(host.view, pid, "VmLck"))
+    if locked:
+        return Pass(f"{format_quantity(locked * _KIB, 'B')} are locked")
+    return Issue(
+        "None of its memory is locked.",
+        Fix("Call mlockall(MCL_CURRENT | MCL_FUTURE) when the program starts.", privilege=None),
+    )
+
+
+@check(
+    "MAJOR_FAULTS",
+    "The target waits for pages from the disk",
+    Severity.HIGH,
+    Area.PROCESS,
+    rule="majflt rises during the interval",
+    source="proc_pid_stat(5)",
+    scope=Scope.PROCESS,
+    sample=process_counters,
+    needs=("pid",),
+)
+def major_faults(host: Host) -> Outcome:
+    """Each major fault reads from a disk: 50 us to 10 ms."""
+    pid = host.target()
+    change = host.change(process_counters)
+    faults = change.after.major_faults - change.before.major_faults
+    host.saw(f"/proc/{pid}/stat majflt", faults, f"+{faults} in {change.seconds:.1f} s")
+    if change.after.start_ticks != change.before.start_ticks:
+        return NotApplicable("the target ended during the interval")
+    if faults <= 0:
+        return Pass("no major fault during the interval")
+    return Issue(
+        f"{faults} major faults in {change.seconds:.1f} s.",
+        Fix("Lock its memory (mlockall), and touch files and buffers before the hot phase.", privilege=None),
+    )
+
+
+@check(
+    "RSS_TARGET",
+    "The target uses much memory",
+    Severity.MEDIUM,
+    Area.PROCESS,
+    rule="VmRSS > 100 MB",
+    source="performance guide: 100 MB",
+    scope=Scope.PROCESS,
+    needs=("pid",),
+)
+def rss_target(host: Host) -> Outcome:
+    """A large working set does not fit the caches."""
+    pid = host.target()
+    rss = host.saw(f"/proc/{pid}/status VmRSS, KiB", status_integer(host.view, pid, "VmRSS")) * _KIB
+    if rss <= 100e6:
+        return Pass(format_quantity(rss, "B"))
+    return Issue(
+        f"It uses {format_quantity(rss, 'B')}.",
+        Fix("Find what allocates, and reuse buffers.", privilege=None),
+    )
+
+
+@check(
+    "PERF_ACCESS",
+    "The cause of a delay can not be recorded",
+    Severity.LOW,
+    Area.PROCESS,
+    rule="kernel.perf_event_paranoid > 2",
+    source="perf_event_open(2); measured: 2 is enough to record a thread's own context switches",
+)
+def perf_access(host: Host) -> Outcome:
+    """Without perf events a gap can be seen, but not what caused it."""
+    level = host.sysctl("kernel.perf_event_paranoid")
+    if level <= 2:
+        return Pass(f"perf_event_paranoid {level}")
+    return Issue(
+        f"perf_event_paranoid is {level}.",
+        sysctl("Allow a program to watch itself.", "kernel.perf_event_paranoid", 1),
+    )

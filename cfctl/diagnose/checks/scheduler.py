@@ -1,0 +1,380 @@
+"""Checks of the scheduler: preemption, priorities, timers, and how long tasks wait to run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from cfctl.diagnose.advice import Command, Fix, boot, run, sysctl
+from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.record import Area, Scope
+from cfctl.errors import UnobservableError
+from cfctl.host.counters import pressure
+from cfctl.host.cpus import format_cpu_list
+from cfctl.host.kernel import build_options, cpu_flags
+from cfctl.host.processes import process_counters, run_delay
+from cfctl.host.syscalls import CAP_SYS_NICE, SyscallError
+from cfctl.host.view import Lack, UnreadableError, garbage
+from cfctl.records import Severity
+
+if TYPE_CHECKING:
+    from cfctl.diagnose.subject import Host
+
+_RT_POLICIES: Final = frozenset({"FIFO", "RR", "DEADLINE"})
+_SLACK_LIMIT_NS: Final = 1_000
+_WAIT_LIMIT_NS_PER_S: Final = 1e6
+
+
+@check(
+    "PREEMPT_MODEL",
+    "Kernel code is not preempted",
+    Severity.MEDIUM,
+    Area.SCHEDULER,
+    rule="the preemption model is none or voluntary",
+    source="kernel, kernel/Kconfig.preempt",
+)
+def preempt_model(host: Host) -> Outcome:
+    """A task that becomes runnable waits until the kernel code running on its CPU comes to an end:
+    up to milliseconds."""
+    model, how = _preempt_model(host)
+    host.saw(f"preemption model ({how})", model)
+    if model in {"full", "lazy", "rt"}:
+        return Pass(f"preemption {model} ({how})")
+    return Issue(
+        f"The preemption model is {model} ({how}).",
+        boot("Start the kernel with full preemption, or use a PREEMPT_RT kernel.", "preempt=full")
+        if how != "built in"
+        else Fix("Use a kernel with full preemption or PREEMPT_RT.", privilege=None),
+    )
+
+
+def _preempt_model(host: Host) -> tuple[str, str]:
+    """Return (model, how it is known); raises UnobservableError when nothing says."""
+    version = host.saw("uname -v", host.view.syscalls.uname().version)
+    if "PREEMPT_RT" in version:
+        return "rt", "built in"
+    if "PREEMPT_DYNAMIC" not in version:
+        return ("full" if "PREEMPT" in version else _built_model(host)), "built in"
+    try:
+        # "none voluntary (full)": root and debugfs only.
+        text = host.view.text("sys/kernel/debug/sched/preempt")
+        chosen = [word.strip("()") for word in text.split() if word.startswith("(")]
+        if chosen:
+            return chosen[0], "debugfs"
+    except UnreadableError:
+        pass
+    parameter = host.parameters().get("preempt")
+    if parameter in {"none", "voluntary", "full", "lazy"}:
+        return parameter, "command line"
+    return _built_model(host), "inferred from the build options"
+
+
+def _built_model(host: Host) -> str:
+    options = build_options(host.view)
+    for name, model in (("PREEMPT_LAZY", "lazy"), ("PREEMPT", "full"), ("PREEMPT_VOLUNTARY", "voluntary"),
+                        ("PREEMPT_NONE", "none")):  # fmt: skip
+        if options.get(name) == "y":
+            return model
+    raise UnobservableError("the build options name no preemption model")
+
+
+@check(
+    "RT_THROTTLING",
+    "Real-time threads are stopped for 50 ms a second",
+    Severity.LOW,
+    Area.SCHEDULER,
+    rule="sched_rt_runtime_us is not -1; medium when the target runs FIFO or RR",
+    source="tuned 2.28 realtime: -1; kernel, Documentation/scheduler/sched-rt-group.rst",
+)
+def rt_throttling(host: Host) -> Outcome:
+    """A busy FIFO or RR thread is stopped for the rest of each period once it used its share, in
+    one piece: 50 ms with the defaults."""
+    runtime = host.sysctl("kernel.sched_rt_runtime_us")
+    period = host.sysctl("kernel.sched_rt_period_us")
+    if runtime == -1 or runtime >= period:
+        return Pass("real-time threads are not throttled")
+    is_rt = host.pid is not None and _policy(host) in _RT_POLICIES
+    return Issue(
+        f"Real-time threads may run {runtime / 1000:.0f} of {period / 1000:.0f} ms.",
+        sysctl(
+            "Lift the limit, if real-time threads never spin without end.", "kernel.sched_rt_runtime_us", -1,
+            warning="A real-time thread that spins then starves everything else on its CPU, also the shell.",
+        ),
+        severity=Severity.MEDIUM if is_rt else None,
+    )  # fmt: skip
+
+
+def _policy(host: Host) -> str:
+    pid = host.pid or 0
+    return host.asked(f"sched_getscheduler({pid or 'self'})", lambda: host.view.syscalls.policy(pid))
+
+
+@check(
+    "RT_PRIO_DENIED",
+    "Programs may not use real-time priorities",
+    Severity.MEDIUM,
+    Area.SCHEDULER,
+    rule="RLIMIT_RTPRIO is 0 without CAP_SYS_NICE",
+    source="sched(7)",
+    scope=Scope.PROCESS,
+)
+def rt_prio_denied(host: Host) -> Outcome:
+    """Without a real-time policy a thread shares its CPU fairly with whatever else is runnable, and
+    timers add their slack."""
+    limit = host.asked("getrlimit(RLIMIT_RTPRIO)", lambda: host.view.syscalls.limit("RTPRIO"))
+    capable = bool(host.view.syscalls.capabilities() >> CAP_SYS_NICE & 1)
+    host.saw("capget CAP_SYS_NICE", capable)
+    if limit != 0 or capable:
+        return Pass("CAP_SYS_NICE" if capable else f"priorities up to {limit} are allowed")
+    return Issue(
+        "RLIMIT_RTPRIO is 0 and there is no CAP_SYS_NICE.",
+        Fix(
+            "Allow real-time priorities (systemd: LimitRTPRIO=95; docker: --ulimit rtprio=95 --cap-add sys_nice).",
+            persist=(Command("echo '* - rtprio 95' > /etc/security/limits.d/90-cfctl-rtprio.conf"),),
+        ),
+    )
+
+
+@check(
+    "TIMER_SLACK",
+    "Timers may fire late",
+    Severity.MEDIUM,
+    Area.SCHEDULER,
+    rule="timer slack > 1000 ns without a real-time policy",
+    source="PR_SET_TIMERSLACK(2const); measured: wake-up 84-87 us with 50 us of slack, 31 us with 1 ns",
+    scope=Scope.PROCESS,
+)
+def timer_slack(host: Host) -> Outcome:
+    """The kernel may delay every sleep and timeout by the slack, 50 us by default, to wake up less
+    often: it is added to each timed wait."""
+    if _policy(host) in _RT_POLICIES:
+        return NotApplicable("the kernel ignores timer slack under a real-time policy")
+    if host.pid is None:
+        slack = host.asked("prctl(PR_GET_TIMERSLACK), ns", host.view.syscalls.timer_slack_ns)
+    else:
+        slack = host.integer(f"proc/{host.pid}/timerslack_ns")
+    if slack <= _SLACK_LIMIT_NS:
+        return Pass(f"timer slack {slack} ns")
+    whose = "programs started here" if host.pid is None else f"process {host.pid}"
+    now = () if host.pid is None else (f"echo 1 > /proc/{host.pid}/timerslack_ns",)
+    return Issue(
+        f"Timers of {whose} may fire {slack / 1000:g} us late.",
+        run(
+            "Set the slack to 1 ns: prctl(PR_SET_TIMERSLACK, 1) in the program's hot threads.",
+            *now,
+            persist=("TimerSlackNSec=1 in the [Service] section of the program's systemd unit",),
+            privilege="root" if now else None,
+        ),
+    )
+
+
+@check(
+    "TIMER_MIGRATION",
+    "Timers move to other CPUs",
+    Severity.LOW,
+    Area.SCHEDULER,
+    rule="kernel.timer_migration is 1",
+    source="tuned 2.28 network-latency: 0",
+)
+def timer_migration(host: Host) -> Outcome:
+    """An idle CPU hands its timers to a busy one, whose own work delays them."""
+    if host.sysctl("kernel.timer_migration") == 0:
+        return Pass("timers stay on their CPU")
+    return Issue(
+        "Timers may fire on another CPU.", sysctl("Keep timers where they are.", "kernel.timer_migration", 0)
+    )
+
+
+@check(
+    "SCHED_AUTOGROUP",
+    "Priorities count only within a session",
+    Severity.LOW,
+    Area.SCHEDULER,
+    rule="kernel.sched_autogroup_enabled is 1",
+    source="sched(7), the autogroup feature",
+)
+def sched_autogroup(host: Host) -> Outcome:
+    """Each session gets an equal share of the CPU: the nice value of a server's threads means
+    nothing against other sessions."""
+    if host.sysctl("kernel.sched_autogroup_enabled") == 0:
+        return Pass("no session grouping")
+    return Issue(
+        "Sessions are scheduled as groups.",
+        sysctl("Switch the grouping off.", "kernel.sched_autogroup_enabled", 0),
+    )
+
+
+@check(
+    "NUMA_BALANCING",
+    "The kernel moves memory between nodes",
+    Severity.MEDIUM,
+    Area.SCHEDULER,
+    rule="kernel.numa_balancing is not 0 on more than one node",
+    source="tuned 2.28 network-latency: 0; kernel, Documentation/admin-guide/sysctl/kernel.rst",
+)
+def numa_balancing(host: Host) -> Outcome:
+    """Pages are unmapped so that the next access faults, and are copied to another node: stalls of
+    microseconds to milliseconds in running code."""
+    if not host.topology.nodes:
+        host.view.cpu_list("sys/devices/system/node/node0/cpulist")
+    if len(host.topology.nodes) <= 1:
+        return NotApplicable("one NUMA node")
+    if host.sysctl("kernel.numa_balancing") == 0:
+        return Pass("memory stays where it is")
+    return Issue(
+        f"Memory is balanced over {len(host.topology.nodes)} nodes.",
+        sysctl("Switch balancing off and bind memory yourself.", "kernel.numa_balancing", 0),
+    )
+
+
+@check(
+    "RUN_QUEUE_SATURATED",
+    "Tasks wait for a CPU",
+    Severity.MEDIUM,
+    Area.SCHEDULER,
+    rule="PSI cpu some avg10 > 5 %, high > 20 %; without PSI: more runnable tasks than CPUs",
+    source="judgement; kernel, Documentation/accounting/psi.rst",
+)
+def run_queue_saturated(host: Host) -> Outcome:
+    """More tasks want to run than there are CPUs: a thread that wakes up waits for its turn."""
+    fix = run(
+        "Move load away, or give the hot threads their own CPUs or a real-time policy.",
+        "ps -eLo pcpu,psr,pid,comm --sort=-pcpu | head",
+        privilege=None,
+    )
+    try:
+        share = pressure(host.view, "proc/pressure/cpu").some_avg10
+    except UnreadableError as error:
+        if error.lack is Lack.GARBAGE:
+            raise
+        return _by_load_average(host, fix)
+    host.saw("/proc/pressure/cpu some avg10, %", share)
+    if share <= 5:
+        return Pass(f"in {share:.2f} % of the last 10 s a task waited for a CPU")
+    return Issue(
+        f"In {share:.1f} % of the last 10 s a task waited for a CPU.",
+        fix,
+        severity=Severity.HIGH if share > 20 else None,
+        impact_ns_per_s=share * 1e7,
+    )
+
+
+def _by_load_average(host: Host, fix: Fix) -> Outcome:
+    path = "proc/loadavg"
+    fields = host.text(path).split()
+    running = fields[3].split("/")[0] if len(fields) > 3 else ""
+    if not (running.isascii() and running.isdecimal()):
+        raise garbage(path, " ".join(fields), "running/total tasks")
+    if int(running) <= host.cpu_count():
+        return Pass(f"{running} runnable tasks on {host.cpu_count()} CPUs")
+    return Issue(f"{running} tasks want to run on {host.cpu_count()} CPUs.", fix)
+
+
+@check(
+    "RUN_DELAY",
+    "The target waits for a CPU",
+    Severity.HIGH,
+    Area.SCHEDULER,
+    rule="a thread waits on the run queue for > 1 ms in each second it runs",
+    source="judgement; kernel, Documentation/scheduler/sched-stats.rst",
+    scope=Scope.PROCESS,
+    sample=run_delay,
+    needs=("pid",),
+)
+def run_delay_high(host: Host) -> Outcome:
+    """The thread is ready and does not run: other tasks on its CPU come first."""
+    pid = host.target()
+    change = host.change(run_delay)
+    worst_rate, worst_wait, worst = 0.0, 0, ""
+    for path, after in change.after.items():
+        before = change.before.get(path)
+        if before is None:
+            continue
+        wait, ran = after.wait_ns - before.wait_ns, after.run_ns - before.run_ns
+        # A thread that hardly ran has no rate: it is judged by the length of the interval.
+        rate = wait / max(ran / 1e9, change.seconds if ran < 1e6 else 0)
+        if rate > worst_rate:
+            worst_rate, worst_wait, worst = rate, wait, path
+    host.saw(f"/{worst or f'proc/{pid}/schedstat'}, ns waited per s of run", round(worst_rate))
+    if worst_rate <= _WAIT_LIMIT_NS_PER_S:
+        return Pass(f"at most {worst_rate / 1e6:.2f} ms of waiting in a second of run")
+    return Issue(
+        f"A thread waited {worst_wait / 1e6:.2f} ms in {change.seconds:.1f} s, {worst_rate / 1e6:.1f} ms per second of run.",
+        run("Pin the thread to a CPU of its own, or raise its priority.", f"chrt -f -p 50 {pid}"),
+        impact_ns_per_s=worst_wait / change.seconds,
+    )
+
+
+@check(
+    "AFFINITY_UNPINNED",
+    "The target may move between CPUs",
+    Severity.LOW,
+    Area.SCHEDULER,
+    rule="the target may run on more than one CPU",
+    source="judgement",
+    scope=Scope.PROCESS,
+    needs=("pid",),
+)
+def affinity_unpinned(host: Host) -> Outcome:
+    """A thread that moves to another CPU finds its caches cold, and its tick counter reads differ
+    by the offset of the CPUs."""
+    pid = host.target()
+    allowed = host.asked(f"sched_getaffinity({pid})", lambda: host.view.syscalls.affinity(pid))
+    if len(allowed) == 1:
+        return Pass(f"pinned to CPU {allowed[0]}")
+    return Issue(
+        f"Process {pid} may run on CPU {format_cpu_list(allowed)}.",
+        run("Pin its hot thread to one CPU.", f"taskset -cp {allowed[-1]} {pid}",
+            persist=("CPUAffinity= in the program's systemd unit",), privilege=None),
+    )  # fmt: skip
+
+
+@check(
+    "PROC_DEPRIORITISED",
+    "The target runs with a low priority",
+    Severity.MEDIUM,
+    Area.SCHEDULER,
+    rule="policy BATCH or IDLE, or a nice value above 0",
+    source="sched(7)",
+    scope=Scope.PROCESS,
+    needs=("pid",),
+)
+def proc_deprioritised(host: Host) -> Outcome:
+    """Whatever else is runnable on its CPU runs first."""
+    pid = host.target()
+    policy = _policy(host)
+    nice = host.saw(f"/proc/{pid}/stat nice", process_counters(host.view, pid).nice)
+    if policy not in {"BATCH", "IDLE"} and (nice <= 0 or policy in _RT_POLICIES):
+        return Pass(f"policy {policy}, nice {nice}")
+    return Issue(
+        f"Process {pid} runs with policy {policy} and nice {nice}.",
+        run("Raise its priority.", f"chrt -o -p 0 {pid}", f"renice -n -5 -p {pid}"),
+    )
+
+
+@check(
+    "SPLIT_LOCK_MITIGATE",
+    "A split lock stalls its task for 10 ms",
+    Severity.LOW,
+    Area.SCHEDULER,
+    rule="kernel.split_lock_mitigate is 1 on a CPU with split_lock_detect",
+    source="kernel, Documentation/admin-guide/sysctl/kernel.rst, split_lock_mitigate",
+)
+def split_lock_mitigate(host: Host) -> Outcome:
+    """An atomic operation across two cache lines makes the kernel stop the task on purpose."""
+    flags = cpu_flags(host.view)
+    if not flags:
+        try:
+            machine = host.view.syscalls.uname().machine
+        except SyscallError:
+            machine = ""
+        if machine in {"", "x86_64"}:
+            raise UnobservableError("/proc/cpuinfo names no flags")
+    if not any("split_lock_detect" in found for found in flags.values()):
+        return NotApplicable("the CPU does not detect split locks")
+    if host.sysctl("kernel.split_lock_mitigate") == 0:
+        return Pass("split locks are not punished")
+    return Issue(
+        "A task with a split lock is stalled.",
+        sysctl("Align the program's atomics; or switch the stall off.", "kernel.split_lock_mitigate", 0,
+               warning="Any program can then slow the whole machine down with split locks."),
+    )  # fmt: skip

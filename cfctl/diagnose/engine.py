@@ -1,0 +1,195 @@
+"""The check engine: registration, the two views, and one result for each check whatever happens."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from cfctl.diagnose import checks as check_modules
+from cfctl.diagnose.advice import Fix, actor_for, addressed, kernel_is_writable
+from cfctl.diagnose.profiles import severity_in
+from cfctl.diagnose.record import (
+    Actor,
+    Area,
+    CheckDescription,
+    CheckResult,
+    Commands,
+    Scope,
+    Status,
+    Threshold,
+)
+from cfctl.diagnose.subject import Facts, Host, Sample
+from cfctl.errors import UnobservableError
+from cfctl.text import safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cfctl.records import Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A check's outcome: its subject is as it should be; `note` says what was found."""
+
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotApplicable:
+    """A check's outcome: its subject provably does not exist on this host."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """A check's outcome: its subject costs latency. `severity` and `actor` escalate or override."""
+
+    description: str
+    fix: Fix
+    severity: Severity | None = None
+    actor: Actor | None = None
+    scope: Scope | None = None
+    impact_ns_per_s: float | None = None
+
+
+Outcome = Pass | NotApplicable | Issue
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A registered check."""
+
+    id: str
+    title: str
+    severity: Severity
+    area: Area
+    threshold: Threshold
+    scope: Scope
+    sample: Sample | None
+    needs: tuple[str, ...]
+    judge: Callable[[Host], Outcome]
+
+    @property
+    def why(self) -> str:
+        """Return why the subject costs latency: the docstring of the check's function."""
+        return " ".join((inspect.getdoc(self.judge) or "").split())
+
+    def described(self) -> CheckDescription:
+        """Return the check as it stands in the catalogue."""
+        return CheckDescription(
+            self.id, self.area, self.title, self.severity, self.why, self.threshold, self.needs
+        )
+
+
+_registered: dict[str, Check] = {}
+
+
+def check(
+    id: str,
+    title: str,
+    severity: Severity,
+    area: Area,
+    *,
+    rule: str,
+    source: str,
+    scope: Scope = Scope.KERNEL,
+    sample: Sample | None = None,
+    needs: tuple[str, ...] = (),
+) -> Callable[[Callable[[Host], Outcome]], Callable[[Host], Outcome]]:
+    """Return a decorator that registers a check; the docstring of the function says why it matters.
+
+    `rule` and `source` state the threshold and its origin. `sample` is what the check compares at
+    the two ends of the interval. `needs` names what a run must provide: "interval" (set with
+    `sample`), "measurements", "pid". A check reads through its Host, raises UnobservableError when
+    a thing can not be seen, and returns Pass, NotApplicable or Issue.
+    """
+    needed = (*needs, "interval") if sample is not None else needs
+
+    def register(judge: Callable[[Host], Outcome]) -> Callable[[Host], Outcome]:
+        if id in _registered and _registered[id].judge.__module__ != judge.__module__:
+            raise ValueError(f"two checks are called {id}")
+        _registered[id] = Check(
+            id, title, severity, area, Threshold(rule, source), scope, sample, needed, judge
+        )
+        return judge
+
+    return register
+
+
+@cache
+def catalogue() -> tuple[Check, ...]:
+    """Return every check of the modules in `cfctl.diagnose.checks`, in the order of the areas."""
+    for module in sorted(module.name for module in pkgutil.iter_modules(check_modules.__path__)):
+        import_module(f"{check_modules.__name__}.{module}")
+    areas = list(Area)
+    return tuple(sorted(_registered.values(), key=lambda c: areas.index(c.area)))
+
+
+def run_check(checked: Check, facts: Facts) -> CheckResult:
+    """Return the result of one check; what it raises becomes its status, and the run goes on."""
+    severity = severity_in(facts.profile, checked.id, checked.severity)
+    if severity is None:
+        return _result(checked, Status.NOT_APPLICABLE, reason=f"the profile {facts.profile} leaves it out")
+    host = Host(facts)
+    try:
+        outcome = checked.judge(host)
+        if isinstance(outcome, Issue):
+            return _issue(checked, severity, outcome, host)
+    except UnobservableError as error:
+        return _result(checked, Status.UNOBSERVABLE, host, severity, reason=safe_text(error, 300))
+    except Exception as error:  # noqa: BLE001 - one broken check must not cost the others
+        reason = safe_text(f"{type(error).__name__}: {error}", 300)
+        return _result(checked, Status.ERROR, host, severity, reason=reason)
+    if isinstance(outcome, NotApplicable):
+        return _result(checked, Status.NOT_APPLICABLE, host, severity, reason=outcome.reason)
+    return _result(checked, Status.PASS, host, severity, description=outcome.note)
+
+
+def _issue(checked: Check, severity: Severity, issue: Issue, host: Host) -> CheckResult:
+    actor = issue.actor or actor_for(
+        issue.scope or checked.scope, host.environment, kernel_is_writable(host.view)
+    )
+    solution, commands = addressed(issue.fix, actor, host.view)
+    # A profile moves the nominal severity; a check that escalates by value has the last word.
+    shift = severity is not checked.severity
+    return _result(
+        checked,
+        Status.ISSUE,
+        host,
+        severity if shift or issue.severity is None else issue.severity,
+        description=safe_text(issue.description, 400),
+        actor=actor,
+        solution=solution,
+        warning=issue.fix.warning if commands.now or commands.persist else None,
+        commands=commands,
+        privilege=issue.fix.privilege if commands.now or commands.persist else None,
+        impact_ns_per_s=issue.impact_ns_per_s,
+    )
+
+
+def _result(
+    checked: Check,
+    status: Status,
+    host: Host | None = None,
+    severity: Severity | None = None,
+    *,
+    description: str | None = None,
+    reason: str | None = None,
+    actor: Actor | None = None,
+    solution: str | None = None,
+    warning: str | None = None,
+    commands: Commands | None = None,
+    privilege: str | None = None,
+    impact_ns_per_s: float | None = None,
+) -> CheckResult:
+    return CheckResult(
+        checked.id, checked.area, checked.title, status, severity or checked.severity, actor, description,
+        checked.why, solution, warning, commands or Commands(),
+        tuple(host.evidence) if host else (), checked.threshold, privilege, reason, impact_ns_per_s,
+    )  # fmt: skip

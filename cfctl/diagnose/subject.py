@@ -1,0 +1,222 @@
+"""What a check sees: the host now and an interval ago, its facts, and a record of what was read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from cfctl.diagnose.record import Evidence
+from cfctl.errors import UnobservableError
+from cfctl.host.cpus import format_cpu_list
+from cfctl.host.environment import Environment, environment
+from cfctl.host.kernel import command_line, cpu_vendor
+from cfctl.host.syscalls import SyscallError
+from cfctl.host.topology import Topology, topology
+from cfctl.host.view import HostView, Lack, UnreadableError, shown
+from cfctl.text import safe_text
+
+if TYPE_CHECKING:
+    from cfctl.diagnose.measurements import Measurements
+
+T = TypeVar("T")
+# A function that reads counters of a host at one moment; pid None is the program that asks.
+Sample = Callable[[HostView, int | None], Any]
+
+_MAX_RAW: Final = 160
+NEEDS_TWO: Final = "needs two samples: run with an interval"
+NEEDS_PID: Final = "needs a target: name one with --pid"
+NOT_MEASURED: Final = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[T]):
+    """Two samples and the seconds between them."""
+
+    before: T
+    after: T
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What many checks ask of one host, found once."""
+
+    view: HostView
+    pid: int | None
+    profile: str
+    measurements: Measurements | None
+    before: HostView | None = None
+    samples_before: dict[Sample, Any] = field(default_factory=dict)
+
+    @cached_property
+    def environment(self) -> Environment:
+        """Return the layers below and around the system."""
+        return environment(self.view)
+
+    @cached_property
+    def topology(self) -> Topology:
+        """Return the topology of the CPUs."""
+        return topology(self.view)
+
+    @cached_property
+    def vendor(self) -> str | None:
+        """Return the CPU's vendor as /proc/cpuinfo names it; None when it does not."""
+        return cpu_vendor(self.view)
+
+    @cached_property
+    def command_line(self) -> dict[str, str]:
+        """Return the kernel's parameters; raises UnreadableError."""
+        return command_line(self.view)
+
+
+class Host:
+    """One check's access to a host; every read it makes is kept as evidence."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.view = facts.view
+        self.pid = facts.pid
+        self.profile = facts.profile
+        self.evidence: list[Evidence] = []
+
+    @property
+    def environment(self) -> Environment:
+        """Return the layers below and around the system."""
+        return self.facts.environment
+
+    @property
+    def topology(self) -> Topology:
+        """Return the topology of the CPUs."""
+        return self.facts.topology
+
+    def saw(self, source: str, parsed: T, raw: str | None = None) -> T:
+        """Keep a read as evidence and return what it means."""
+        text = safe_text(parsed if raw is None else raw, _MAX_RAW)
+        self.evidence.append(Evidence(source, text, parsed))
+        return parsed
+
+    def integer(self, path: str) -> int:
+        """Return the integer in a file."""
+        return self.saw(shown(path), self.view.integer(path))
+
+    def word(self, path: str) -> str:
+        """Return the word in a file."""
+        return self.saw(shown(path), self.view.word(path))
+
+    def text(self, path: str) -> str:
+        """Return the text in a file."""
+        return self.saw(shown(path), safe_text(self.view.text(path)))
+
+    def choice(self, path: str) -> str:
+        """Return the word in brackets in a file."""
+        return self.saw(shown(path), self.view.choice(path), self.view.text(path))
+
+    def cpu_list(self, path: str) -> tuple[int, ...]:
+        """Return the CPUs in a list file."""
+        cpus = self.view.cpu_list(path)
+        return self.saw(shown(path), cpus, format_cpu_list(cpus))
+
+    def cpu_mask(self, path: str) -> tuple[int, ...]:
+        """Return the CPUs in a mask file."""
+        cpus = self.view.cpu_mask(path)
+        return self.saw(shown(path), cpus, self.view.text(path))
+
+    def sysctl(self, name: str) -> int:
+        """Return an integer sysctl."""
+        return self.integer(f"proc/sys/{name.replace('.', '/')}")
+
+    def asked(self, source: str, ask: Callable[[], T]) -> T:
+        """Return a syscall's answer; raises SyscallError."""
+        return self.saw(source, ask())
+
+    def of_each_cpu(self, file: str, read: Callable[[str], T]) -> dict[int, T]:
+        """Return what `read` finds in a file of each online CPU; raises for the first that lacks it."""
+        found = {cpu: read(f"sys/devices/system/cpu/cpu{cpu}/{file}") for cpu in self.online()}
+        groups: dict[str, list[int]] = {}
+        for cpu, value in found.items():
+            groups.setdefault(str(value), []).append(cpu)
+        parsed = {value: format_cpu_list(cpus) for value, cpus in groups.items()}
+        raw = ", ".join(f"{value} on {cpus}" for value, cpus in parsed.items())
+        self.saw(f"/sys/devices/system/cpu/cpu*/{file}", parsed, raw)
+        return found
+
+    def online(self) -> tuple[int, ...]:
+        """Return the online CPUs, at least one; raises when they are not known."""
+        if not self.topology.online:
+            raise UnreadableError("/sys/devices/system/cpu/online", Lack.MISSING)
+        return self.topology.online
+
+    def cpu_count(self) -> int:
+        """Return how many CPUs are online; raises when it is not known."""
+        return len(self.online())
+
+    def target_cpus(self) -> tuple[int, ...]:
+        """Return the CPUs the target may run on, all online ones without a target."""
+        if self.pid is None:
+            return self.online()
+        try:
+            allowed = self.view.syscalls.affinity(self.pid)
+        except SyscallError:
+            return self.online()
+        return tuple(cpu for cpu in self.online() if cpu in allowed)
+
+    def isolated(self) -> tuple[int, ...]:
+        """Return the CPUs kept from the scheduler, () for none; raises when it is not known."""
+        return self.cpu_list("sys/devices/system/cpu/isolated")
+
+    def parameters(self) -> dict[str, str]:
+        """Return the kernel's parameters by name; the value of a bare one is ""."""
+        return self.facts.command_line
+
+    def target(self) -> int:
+        """Return the target's pid; raises when no target was named."""
+        if self.pid is None:
+            raise UnobservableError(NEEDS_PID)
+        return self.pid
+
+    @property
+    def has_interval(self) -> bool:
+        """Return whether there are two views to compare."""
+        return self.facts.before is not None
+
+    def now(self, sample: Callable[[HostView, int | None], T]) -> T:
+        """Return a sample of this moment."""
+        return sample(self.view, self.pid)
+
+    def change(self, sample: Callable[[HostView, int | None], T]) -> Change[T]:
+        """Return a sample of the start of the interval and one of its end.
+
+        Raises UnobservableError with a single view, UnreadableError when either can not be read.
+        """
+        before = self.facts.before
+        if before is None:
+            # What can not be read at all is the better reason.
+            self.now(sample)
+            raise UnobservableError(NEEDS_TWO)
+        earlier = self.facts.samples_before[sample]
+        if isinstance(earlier, UnobservableError):
+            raise earlier
+        seconds = (self.view.monotonic_ns - before.monotonic_ns) / 1e9
+        if seconds <= 0:
+            raise UnobservableError("the two samples do not say how far apart they are")
+        return Change(earlier, self.now(sample), seconds)
+
+    def measured(self) -> Measurements:
+        """Return what was measured; raises when nothing was."""
+        if self.facts.measurements is None:
+            raise UnobservableError(NOT_MEASURED)
+        return self.facts.measurements
+
+    def cost_ns(self, operation: str) -> float:
+        """Return the measured median cost of an operation, ns."""
+        return self.saw(f"measured cost of {operation}, ns", round(self.measured().cost_ns(operation), 1))
+
+
+def sampled(sample: Sample, view: HostView, pid: int | None) -> Any:
+    """Return a sample, or the error for which there is none."""
+    try:
+        return sample(view, pid)
+    except UnobservableError as error:
+        return error
