@@ -147,3 +147,21 @@ def probe_pair(
 
 def probe_cost(kind: int, samples: int, stop: bytearray, /) -> dict[str, Any]:
     """Return batch (operations a sample), load, ticks (of a batch); raises OSError."""
+
+# perf events: descriptors, opened disabled, that the caller maps, enables and closes
+
+def perf_open_switches() -> int:
+    """Open the calling thread's PERF_RECORD_SWITCH records; raises OSError.
+
+    A record is the header and one uint64, CLOCK_MONOTONIC_RAW in ns.
+    """
+
+def perf_open_tracepoint(tracepoint_id: int, cpu: int, /) -> int:
+    """Open a kernel tracepoint on a CPU, for all tasks; raises OSError.
+
+    A sample is the header and struct "<IIQI": pid, tid, CLOCK_MONOTONIC_RAW in ns, size of the raw
+    record that follows and starts with the tracepoint's id as uint16.
+    """
+
+def tracefs_mount_privately(target: str | bytes, /) -> None:
+    """Mount tracefs for the calling thread alone, until it ends; raises OSError."""
