@@ -25,10 +25,13 @@ def segment_directory() -> Path:
 
 
 def state_directory() -> Path:
-    """Return the directory of calibrations and other state: $XDG_STATE_HOME/cfctl."""
-    import platformdirs
+    """Return the directory of calibrations and other state: $XDG_STATE_HOME/cfctl.
 
-    return Path(platformdirs.user_state_dir("cfctl", appauthor=False))
+    The XDG Base Directory Specification in two lines of the standard library: an instrumented
+    application reads it, and that must work without any dependency.
+    """
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "cfctl"
 
 
 def user_config_file() -> Path:

@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -12,6 +14,7 @@
 #endif
 
 uint32_t cf_tick_source_selected = CF_TICK_UNSELECTED;
+uint32_t cf_tick_vdso_faults = 0;
 
 static pthread_once_t select_once = PTHREAD_ONCE_INIT;
 static enum cf_gate selected_gate = CF_GATE_ARCHITECTURE;
@@ -28,8 +31,38 @@ static const char *const gate_texts[] = {
     [CF_GATE_REQUESTED] = "CFCTL_TICK_SOURCE=os asks for the OS clock",
 };
 
+static const char *const gate_names[] = {
+    [CF_GATE_OPEN] = "open",           [CF_GATE_ARCHITECTURE] = "architecture",
+    [CF_GATE_NO_TSC] = "no_tsc",       [CF_GATE_NOT_INVARIANT] = "not_invariant",
+    [CF_GATE_PRCTL] = "prctl",         [CF_GATE_CLOCKSOURCE] = "clocksource",
+    [CF_GATE_NO_SYSFS] = "no_sysfs",   [CF_GATE_TRAPPED] = "trapped",
+    [CF_GATE_REQUESTED] = "requested",
+};
+
+const char *cf_gate_name(enum cf_gate gate) {
+    return gate_names[gate];
+}
+
 const char *cf_gate_text(enum cf_gate gate) {
     return gate_texts[gate];
+}
+
+int cf_os_gettime_syscall(clockid_t clock, struct timespec *now) {
+#if defined(SYS_clock_gettime64)
+    /* 32-bit ABIs with a 64-bit time_t have their own call; glibc's wrapper would take the vDSO. */
+    if (sizeof now->tv_sec == 8)
+        return (int)syscall(SYS_clock_gettime64, clock, now);
+#endif
+    return (int)syscall(SYS_clock_gettime, clock, now);
+}
+
+static bool tsc_read_faults(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    int mode = PR_TSC_ENABLE;
+    return prctl(PR_GET_TSC, &mode, 0, 0, 0) == 0 && mode != PR_TSC_ENABLE;
+#else
+    return false;
+#endif
 }
 
 static enum cf_gate check_cpu(void) {
@@ -39,8 +72,7 @@ static enum cf_gate check_cpu(void) {
         return CF_GATE_NO_TSC;
     if (!__get_cpuid(0x80000007, &eax, &ebx, &ecx, &edx) || !(edx & (1u << 8)))
         return CF_GATE_NOT_INVARIANT;
-    int mode = 0;
-    if (prctl(PR_GET_TSC, &mode, 0, 0, 0) == 0 && mode != PR_TSC_ENABLE)
+    if (tsc_read_faults())
         return CF_GATE_PRCTL;
     return CF_GATE_OPEN;
 #elif defined(__aarch64__)
@@ -92,6 +124,7 @@ static void select_source(void) {
     if (gate == CF_GATE_OPEN)
         gate = check_cost();
     selected_gate = gate;
+    cf_store_relaxed(&cf_tick_vdso_faults, tsc_read_faults());
     cf_store_release(&cf_tick_source_selected,
                      gate == CF_GATE_OPEN ? (uint32_t)CF_TICK_HARDWARE : (uint32_t)CF_TICK_OS);
 }

@@ -36,17 +36,33 @@ enum cf_gate {
  * Thread-safe, async-signal-unsafe. About 50 us on the first call (reads one sysfs file). */
 enum cf_tick_source cf_tick_select(void);
 
-/* Returns why cf_tick_select chose as it did; a short text is in cf_gate_text. */
+/* Returns why cf_tick_select chose as it did; cf_gate_name is one word for programs, cf_gate_text
+ * a clause for people. Both are static strings. */
 enum cf_gate cf_tick_gate(void);
+const char *cf_gate_name(enum cf_gate gate);
 const char *cf_gate_text(enum cf_gate gate);
 
 /* The selected source; written once by cf_tick_select before any reader can depend on it. */
 extern uint32_t cf_tick_source_selected;
 
+/* Whether clock_gettime must be a real syscall: with prctl(PR_SET_TSC, PR_TSC_SIGSEGV) the vDSO's
+ * own TSC read kills the process. Written by cf_tick_select, as cf_tick_source_selected. */
+extern uint32_t cf_tick_vdso_faults;
+
+/* As clock_gettime(2), which always enters the kernel. */
+int cf_os_gettime_syscall(clockid_t clock, struct timespec *now);
+
+/* As clock_gettime(2), safe where reading the TSC faults. cf_tick_select must have been called. */
+static inline int cf_os_gettime(clockid_t clock, struct timespec *now) {
+    if (cf_unlikely(cf_load_relaxed(&cf_tick_vdso_faults)))
+        return cf_os_gettime_syscall(clock, now);
+    return clock_gettime(clock, now);
+}
+
 /* Returns nanoseconds of an OS clock, 0 if the clock does not exist. */
 static inline uint64_t cf_os_ns(clockid_t clock) {
     struct timespec now;
-    if (clock_gettime(clock, &now) != 0)
+    if (cf_unlikely(cf_os_gettime(clock, &now) != 0))
         return 0;
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
@@ -89,14 +105,14 @@ static inline uint64_t cf_tick_hardware_ordered(void) {
 
 /* Returns the current tick of the selected source. cf_tick_select must have been called. */
 static inline uint64_t cf_ticks(void) {
-    if (cf_likely(cf_tick_source_selected == CF_TICK_HARDWARE))
+    if (cf_likely(cf_load_relaxed(&cf_tick_source_selected) == CF_TICK_HARDWARE))
         return cf_tick_hardware();
     return cf_os_ns(CLOCK_MONOTONIC_RAW);
 }
 
 /* As cf_ticks, not before all earlier instructions are done. */
 static inline uint64_t cf_ticks_ordered(void) {
-    if (cf_likely(cf_tick_source_selected == CF_TICK_HARDWARE))
+    if (cf_likely(cf_load_relaxed(&cf_tick_source_selected) == CF_TICK_HARDWARE))
         return cf_tick_hardware_ordered();
     return cf_os_ns(CLOCK_MONOTONIC_RAW);
 }
