@@ -205,6 +205,7 @@ PAIR_PIPE: int
 COST_SYSCALL: int
 COST_YIELD: int
 COST_MINOR_FAULT: int
+COST_PIPE: int
 
 def probe_jitter(
     start_tick: int,
@@ -212,7 +213,7 @@ def probe_jitter(
     threshold_ticks: int,
     inspect: bool,
     capacity: int,
-    stop: bytearray,
+    stop: memoryview,
     /,
 ) -> dict[str, Any]:
     """Return start_tick, end_tick, turns, handling_ticks, load, gaps (ticks) and kept.
@@ -221,16 +222,19 @@ def probe_jitter(
     involuntary switches, minor faults.
     """
 
-def probe_wakeup(interval_ns: int, duration_ns: int, stop: bytearray, /) -> dict[str, Any]:
+def probe_wakeup(interval_ns: int, duration_ns: int, stop: memoryview, /) -> dict[str, Any]:
     """Return start_ns, end_ns, overruns, load, latency (ns); raises OSError."""
 
 def probe_pair(
-    kind: int, cpu_a: int, cpu_b: int, samples: int, round_trips: int, samples_a_page: int, stop: bytearray, /
+    kind: int, cpu_a: int, cpu_b: int, samples: int, round_trips: int, samples_a_page: int, stop: memoryview, /
 ) -> dict[str, Any]:
     """Return load_a, load_b, batch (ticks of `round_trips` round trips); raises OSError."""
 
-def probe_cost(kind: int, samples: int, stop: bytearray, /) -> dict[str, Any]:
+def probe_cost(kind: int, samples: int, stop: memoryview, /) -> dict[str, Any]:
     """Return batch (operations a sample), load, ticks (of a batch); raises OSError."""
+
+def timer_slack(slack_ns: int = 0, /) -> int:
+    """Set the calling thread's timer slack unless 0, and return what it is; raises OSError."""
 
 # perf events: descriptors, opened disabled, that the caller maps, enables and closes
 

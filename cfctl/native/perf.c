@@ -52,7 +52,8 @@ int cf_tracefs_mount_privately(const char *target) {
         return -errno;
     if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
         return -errno;
-    if (mount("tracefs", target, "tracefs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) != 0)
+    if (mount("tracefs", target, "tracefs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) !=
+        0)
         return -errno;
     return 0;
 }

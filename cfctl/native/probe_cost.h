@@ -7,7 +7,8 @@
 enum cf_cost_kind {
     CF_COST_SYSCALL = 1,     /* getppid(): enters and leaves the kernel, does next to nothing */
     CF_COST_YIELD = 2,       /* sched_yield() */
-    CF_COST_MINOR_FAULT = 3, /* first write to a page of fresh anonymous memory, 4 KiB pages */
+    CF_COST_MINOR_FAULT = 3, /* first write to a page of fresh anonymous memory, base pages */
+    CF_COST_PIPE = 4,        /* write and read of one byte through a pipe, by one thread */
 };
 
 struct cf_cost_result {
@@ -16,7 +17,8 @@ struct cf_cost_result {
     struct cf_distribution ticks; /* of a whole batch */
 };
 
-/* Times `samples` batches. Returns 0 or a negative errno (-ENOMEM, -EINVAL for an unknown kind). */
+/* Times `samples` batches. Returns 0 or a negative errno (-ENOMEM, -EMFILE, -EINVAL for an unknown
+ * kind). */
 int cf_probe_cost(enum cf_cost_kind kind, uint32_t samples, const uint32_t *stop,
                   struct cf_cost_result *result);
 

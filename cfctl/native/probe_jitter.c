@@ -66,10 +66,13 @@ static void note_gap(struct cf_jitter_result *result, uint64_t start_tick, uint6
 void cf_probe_jitter(uint64_t start_tick, uint64_t duration_ticks, uint64_t threshold_ticks,
                      int inspect, struct cf_gap *kept, uint64_t capacity, const uint32_t *stop,
                      struct cf_jitter_result *result) {
+    struct usage usage = read_usage();
+    /* Once for nothing: the first call faults the handler's code and stack in. */
+    *result = (struct cf_jitter_result){0};
+    note_gap(result, cf_ticks(), 0, inspect, &usage, kept, capacity);
     *result = (struct cf_jitter_result){0};
     cf_distribution_clear(&result->gaps);
     cf_thread_load_read(&result->load);
-    struct usage usage = read_usage();
     while (cf_ticks() < start_tick && !cf_load_relaxed(stop))
         ;
     uint64_t last = cf_ticks(), turns = 0;

@@ -9,7 +9,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { PAGE_BYTES = 4096, SPINS_BETWEEN_LOOKS = 4096 };
+enum { SPINS_BETWEEN_LOOKS = 4096 };
+
+/* The token counts two for each round trip and must not wrap. */
+#define MAX_TURNS (UINT32_C(1) << 30)
 
 /* One page's run. The token is odd while it is B's turn and even while it is A's; it only grows. */
 struct pair {
@@ -127,7 +130,7 @@ static void add_load(struct cf_thread_load *total, struct cf_thread_load load) {
     total->minor_faults += load.minor_faults;
     total->major_faults += load.major_faults;
     total->run_delay_ns += load.run_delay_ns;
-    total->run_delay_known = load.run_delay_known;
+    total->run_delay_known = total->run_delay_known && load.run_delay_known;
 }
 
 /* Ends a side: the other one, if it still waits, sees it or gets an end of file. */
@@ -152,8 +155,6 @@ static void *side_b(void *argument) {
     }
     cf_thread_load_since(&load);
     add_load(&pair->result->load_b, load);
-    if (pair->error_b != 0)
-        cf_store_relaxed(&pair->ended, 1u);
     end_side(pair, pair->to_a[1]);
     return NULL;
 }
@@ -166,6 +167,9 @@ static void *side_a(void *argument) {
     cf_thread_load_read(&load);
     uint32_t turn = 0;
     for (uint32_t sample = 0; pair->error_a == 0 && sample <= pair->samples; sample++) {
+        /* A pipe's read does not look at the flags: its partner gets an end of file instead. */
+        if (gave_up(pair))
+            break;
         uint64_t start_tick = cf_ticks();
         uint32_t end = turn + pair->config->round_trips;
         while (turn < end && round_trip_a(pair, turn) == 0)
@@ -214,7 +218,8 @@ static int run_threads(struct pair *pair) {
 }
 
 static int run_page(struct pair *pair) {
-    void *page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+    void *page = mmap(NULL, page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED)
         return -errno;
     pair->token = page;
@@ -226,7 +231,7 @@ static int run_page(struct pair *pair) {
             close(pair->to_b[0]);
         }
     }
-    munmap(page, PAGE_BYTES);
+    munmap(page, page_bytes);
     return error;
 }
 
@@ -236,10 +241,11 @@ static int spins(enum cf_pair_kind kind) {
 
 int cf_probe_pair(const struct cf_pair_config *config, const uint32_t *stop,
                   struct cf_pair_result *result) {
-    *result = (struct cf_pair_result){0};
+    *result = (struct cf_pair_result){.load_a.run_delay_known = 1, .load_b.run_delay_known = 1};
     cf_distribution_clear(&result->batch);
     if ((spins(config->kind) && config->cpu_a == config->cpu_b) || config->round_trips == 0 ||
-        config->samples_a_page == 0)
+        config->samples_a_page == 0 ||
+        ((uint64_t)config->samples_a_page + 1) * config->round_trips > MAX_TURNS)
         return -EINVAL;
     int error = 0;
     for (uint32_t done = 0; done < config->samples && error == 0 && !cf_load_relaxed(stop);) {

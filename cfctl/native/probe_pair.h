@@ -26,8 +26,10 @@ struct cf_pair_result {
     struct cf_distribution batch; /* ticks of a whole batch of round trips */
 };
 
-/* Runs both sides on threads of their own and waits for them. Returns 0 or a negative errno:
- * -EINVAL for a CPU that can not be used or a spinning kind on one CPU, -ENOMEM, -EAGAIN. */
+/* Runs both sides on threads of their own, which inherit the caller's policy, and waits for them.
+ * Side A touches each page first, so that it lies on A's node. Stops between two batches at the
+ * latest. Returns 0 or a negative errno: -EINVAL for a CPU that can not be used, a spinning kind on
+ * one CPU, or 2^30 round trips and more on a page; -ENOMEM, -EAGAIN, -EMFILE. */
 int cf_probe_pair(const struct cf_pair_config *config, const uint32_t *stop,
                   struct cf_pair_result *result);
 

@@ -12,7 +12,7 @@ import os
 import re
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,7 @@ TRACEFS: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing")
 _IOC_ENABLE: Final = 0x2400
 _IOC_DISABLE: Final = 0x2401
 _IOC_SET_OUTPUT: Final = 0x2405
+_IOC_SET_FILTER: Final = 0x40082406
 _RECORD_LOST: Final = 2
 _RECORD_SAMPLE: Final = 9
 _RECORD_SWITCH: Final = 14
@@ -40,6 +41,8 @@ _SMALLEST_RING_BYTES: Final = 1 << 16
 _LARGEST_RING_BYTES: Final = 64 << 20
 # 1000 interruptions a second are about 4000 records of 64 bytes.
 _RING_BYTES_A_SECOND: Final = 512 << 10
+# A ring that is full to its last records tells nothing of what it dropped.
+_LARGEST_RECORD_BYTES: Final = 4096
 # irq_work is left out: perf itself is built on it, and the kernel refuses to sample it.
 _WANTED: Final = re.compile(
     r"irq_vectors/(?!irq_work)\w+_(entry|exit)|irq/(irq_handler|softirq)_(entry|exit)|sched/sched_switch"
@@ -50,11 +53,15 @@ _FIELD: Final = re.compile(r"field:[^;]*?(\w+)(?:\[\d*\])?;\s*offset:(\d+);\s*si
 
 @dataclass(frozen=True, slots=True)
 class Tracepoint:
-    """A kernel tracepoint: "irq/softirq_entry", its id, and (offset, size) of its fields."""
+    """A kernel tracepoint: "irq/softirq_entry", its id, and (offset, size) of its fields.
+
+    A field in `located` holds the offset of its text (low 16 bits) and the text's length.
+    """
 
     name: str
     id: int
     fields: dict[str, tuple[int, int]]
+    located: frozenset[str] = frozenset()
 
     def integer(self, raw: bytes, field: str) -> int:
         """Return a field of a raw record; ValueError when the record does not hold it."""
@@ -64,8 +71,11 @@ class Tracepoint:
         return int.from_bytes(raw[offset : offset + size], "little" if _LITTLE else "big", signed=True)
 
     def text(self, raw: bytes, field: str) -> str:
-        """Return a field of characters up to its NUL."""
+        """Return a field of characters up to its NUL, "" when the record does not hold it."""
         offset, size = self.fields.get(field, (0, 0))
+        if field in self.located:
+            where = self.integer(raw, field)
+            offset, size = where & 0xFFFF, where >> 16 & 0xFFFF
         return raw[offset : offset + size].partition(b"\0")[0].decode("utf-8", "replace")
 
 
@@ -94,15 +104,11 @@ class Ring:
     """A perf ring in memory, with the descriptors that write into it; a context manager."""
 
     def __init__(self, fds: Sequence[int], bytes_wanted: int) -> None:
-        """Maps the ring, a smaller one where locked memory is short; closes `fds` if that fails."""
+        """Maps the ring, a smaller one where locked memory is short; raises OSError and leaves `fds`."""
         self._fds = list(fds)
-        try:
-            self._map = _map_ring(self._fds[0], bytes_wanted)
-            for fd in self._fds[1:]:
-                fcntl.ioctl(fd, _IOC_SET_OUTPUT, self._fds[0])
-        except OSError:
-            self._close_fds()
-            raise
+        self._map = _map_ring(self._fds[0], bytes_wanted)
+        for fd in self._fds[1:]:
+            fcntl.ioctl(fd, _IOC_SET_OUTPUT, self._fds[0])
 
     def __enter__(self) -> Ring:
         for fd in self._fds:
@@ -111,20 +117,30 @@ class Ring:
 
     def __exit__(self, *_: object) -> None:
         self._map.close()
-        self._close_fds()
-
-    def _close_fds(self) -> None:
         for fd in self._fds:
             os.close(fd)
 
-    def read(self) -> bytes:
-        """Return all records written so far, and write no more."""
+    def read(self) -> tuple[bytes, bool]:
+        """Return all records written so far, and whether the ring had room for more; it then stops."""
         for fd in self._fds:
             fcntl.ioctl(fd, _IOC_DISABLE, 0)
         head, tail, offset, size = _POSITIONS.unpack_from(self._map, _POSITIONS_OFFSET)
         start, length = tail % size, head - tail
         data = self._map[offset : offset + size]
-        return (data[start:] + data[:start])[:length]
+        return (data[start:] + data[:start])[:length], length + _LARGEST_RECORD_BYTES <= size
+
+
+def _open_ring(openers: Iterable[Callable[[], int]], bytes_wanted: int) -> Ring:
+    """Return the ring of the events the openers open; raises OSError and leaves none of them open."""
+    with contextlib.ExitStack() as opened:
+        fds = []
+        for open_event in openers:
+            fd = open_event()
+            opened.callback(os.close, fd)
+            fds.append(fd)
+        ring = Ring(fds, bytes_wanted)
+        opened.pop_all()
+        return ring
 
 
 def _map_ring(fd: int, bytes_wanted: int) -> mmap.mmap:
@@ -158,42 +174,54 @@ def record_switches() -> Ring:
     Raises UnobservableError when the kernel or a sandbox refuses.
     """
     try:
-        return Ring([_native.perf_open_switches()], _SWITCH_RING_BYTES)
+        return _open_ring([_native.perf_open_switches], _SWITCH_RING_BYTES)
     except OSError as error:
         raise UnobservableError("Switches can not be recorded.", os_error_reason(error)) from error
 
 
 def switches_in(data: bytes) -> tuple[list[Switch], bool]:
-    """Return the switches in a ring's records, and whether all were kept."""
+    """Return the switches in a ring's records, and whether none is known to be lost."""
     found, complete = [], True
     for kind, misc, body in _records(data):
         if kind == _RECORD_SWITCH and len(body) >= 8:
-            found.append(Switch(int.from_bytes(body[:8], "little" if _LITTLE else "big"), bool(misc & _MISC_SWITCH_OUT)))
+            found.append(
+                Switch(
+                    int.from_bytes(body[:8], "little" if _LITTLE else "big"), bool(misc & _MISC_SWITCH_OUT)
+                )
+            )
         elif kind == _RECORD_LOST:
             complete = False
     return found, complete
 
 
-def trace_cpu(cpu: int, tracepoints: Iterable[Tracepoint], duration_ns: int) -> Ring:
-    """Return the ring of the tracepoints' hits on one CPU.
+def trace_this_thread(cpu: int, tracepoints: Iterable[Tracepoint], duration_ns: int) -> Ring:
+    """Return the ring of the tracepoints' hits on one CPU while the calling thread is on it.
 
-    Raises UnobservableError without CAP_PERFMON or root.
+    In a PID namespace the kernel's name of the thread is another, and the ring stays empty. Raises
+    UnobservableError without CAP_PERFMON or root.
     """
-    fds: list[int] = []
-    try:
-        # One after the other, so that a refusal closes what is open by then.
-        for tracepoint in tracepoints:
-            fds.append(_native.perf_open_tracepoint(tracepoint.id, cpu))  # noqa: PERF401
-        return Ring(fds, duration_ns * _RING_BYTES_A_SECOND // 1_000_000_000)
-    except OSError as error:
-        for fd in fds:
-            with contextlib.suppress(OSError):
+    condition = f"common_pid == {threading.get_native_id()}".encode() + b"\0"
+
+    def opener(tracepoint: Tracepoint) -> Callable[[], int]:
+        def open_filtered() -> int:
+            fd = _native.perf_open_tracepoint(tracepoint.id, cpu)
+            try:
+                fcntl.ioctl(fd, _IOC_SET_FILTER, condition)
+            except OSError:
                 os.close(fd)
+                raise
+            return fd
+
+        return open_filtered
+
+    try:
+        return _open_ring(map(opener, tracepoints), duration_ns * _RING_BYTES_A_SECOND // 1_000_000_000)
+    except OSError as error:
         raise UnobservableError("Kernel tracepoints can not be opened.", os_error_reason(error)) from error
 
 
 def events_in(data: bytes, tracepoints: Iterable[Tracepoint]) -> tuple[list[Event], bool]:
-    """Return the events in a ring's records in order of time, and whether all were kept."""
+    """Return the events in a ring's records in order of time, and whether none is known to be lost."""
     by_id = {tracepoint.id: tracepoint for tracepoint in tracepoints}
     found, complete = [], True
     for kind, _, body in _records(data):
@@ -244,9 +272,11 @@ def kernel_tracepoints() -> tuple[Tracepoint, ...]:
 def _read_tracepoints(directory: Path) -> tuple[Tracepoint, ...]:
     events = directory / "events"
     found = []
-    for group in sorted({pattern.partition("/")[0] for pattern in ("irq_vectors/", "irq/", "sched/", "exceptions/", "nmi/")}):
+    for group in sorted(
+        {pattern.partition("/")[0] for pattern in ("irq_vectors/", "irq/", "sched/", "exceptions/", "nmi/")}
+    ):
         try:
-            names = sorted(os.listdir(events / group))
+            names = sorted(path.name for path in (events / group).iterdir())
         except FileNotFoundError:
             # exceptions and irq_vectors are x86's.
             continue
@@ -264,4 +294,5 @@ def _read_tracepoints(directory: Path) -> tuple[Tracepoint, ...]:
 def _read_tracepoint(events: Path, name: str) -> Tracepoint:
     text = (events / name / "format").read_text()
     fields = {field: (int(offset), int(size)) for field, offset, size in _FIELD.findall(text)}
-    return Tracepoint(name, int((events / name / "id").read_text()), fields)
+    located = frozenset(re.findall(r"field:__data_loc char\[\] (\w+);", text))
+    return Tracepoint(name, int((events / name / "id").read_text()), fields, located)

@@ -1,8 +1,10 @@
 /* Probes as Python sees them: each releases the GIL, runs on the calling thread, returns a dict. */
 #include "binding.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "probe_cost.h"
 #include "probe_jitter.h"
@@ -77,13 +79,13 @@ static PyObject *probe_jitter(PyObject *module, PyObject *args) {
     struct cf_gap *kept = malloc(bytes);
     PyObject *dict = NULL;
     if (result && kept) {
-        Py_BEGIN_ALLOW_THREADS
-            /* Touched before the run: a page's first touch inside it would be a gap of our making.
-             */
-                memset(kept, 0xff, bytes);
+        Py_BEGIN_ALLOW_THREADS;
+        /* A page's first touch inside the run would be a gap of our own making. */
+        memset(kept, 0xff, bytes);
         cf_probe_jitter(start_tick, duration_ticks, threshold_ticks, inspect, kept, capacity,
                         stop.buf, result);
-        Py_END_ALLOW_THREADS dict = jitter_dict(result, kept);
+        Py_END_ALLOW_THREADS;
+        dict = jitter_dict(result, kept);
     } else {
         PyErr_NoMemory();
     }
@@ -106,8 +108,9 @@ static PyObject *probe_wakeup(PyObject *module, PyObject *args) {
     PyObject *dict = NULL;
     int error = 0;
     if (result) {
-        Py_BEGIN_ALLOW_THREADS error = cf_probe_wakeup(interval_ns, duration_ns, stop.buf, result);
-        Py_END_ALLOW_THREADS
+        Py_BEGIN_ALLOW_THREADS;
+        error = cf_probe_wakeup(interval_ns, duration_ns, stop.buf, result);
+        Py_END_ALLOW_THREADS;
     }
     PyBuffer_Release(&stop);
     if (!result)
@@ -141,8 +144,9 @@ static PyObject *probe_pair(PyObject *module, PyObject *args) {
     struct cf_pair_result *result = malloc(sizeof *result);
     int error = 0;
     if (result) {
-        Py_BEGIN_ALLOW_THREADS error = cf_probe_pair(&config, stop.buf, result);
-        Py_END_ALLOW_THREADS
+        Py_BEGIN_ALLOW_THREADS;
+        error = cf_probe_pair(&config, stop.buf, result);
+        Py_END_ALLOW_THREADS;
     }
     PyBuffer_Release(&stop);
     if (!result)
@@ -173,9 +177,9 @@ static PyObject *probe_cost(PyObject *module, PyObject *args) {
     struct cf_cost_result *result = malloc(sizeof *result);
     int error = 0;
     if (result) {
-        Py_BEGIN_ALLOW_THREADS error =
-            cf_probe_cost((enum cf_cost_kind)kind, samples, stop.buf, result);
-        Py_END_ALLOW_THREADS
+        Py_BEGIN_ALLOW_THREADS;
+        error = cf_probe_cost((enum cf_cost_kind)kind, samples, stop.buf, result);
+        Py_END_ALLOW_THREADS;
     }
     PyBuffer_Release(&stop);
     if (!result)
@@ -191,11 +195,24 @@ static PyObject *probe_cost(PyObject *module, PyObject *args) {
     return error == 0 ? dict : cf_raise_errno(error, "cost probe");
 }
 
+static PyObject *timer_slack(PyObject *module, PyObject *args) {
+    (void)module;
+    unsigned long long wanted_ns = 0;
+    if (!PyArg_ParseTuple(args, "|K:timer_slack", &wanted_ns))
+        return NULL;
+    if (wanted_ns != 0 && prctl(PR_SET_TIMERSLACK, (unsigned long)wanted_ns, 0, 0, 0) != 0)
+        return cf_raise_errno(-errno, "prctl(PR_SET_TIMERSLACK)");
+    int slack_ns = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
+    return slack_ns >= 0 ? PyLong_FromLong(slack_ns)
+                         : cf_raise_errno(-errno, "prctl(PR_GET_TIMERSLACK)");
+}
+
 static PyMethodDef probe_methods[] = {
     {"probe_jitter", probe_jitter, METH_VARARGS, "Run the busy loop on this thread."},
     {"probe_wakeup", probe_wakeup, METH_VARARGS, "Run the cyclic timer on this thread."},
     {"probe_pair", probe_pair, METH_VARARGS, "Time round trips between two pinned threads."},
     {"probe_cost", probe_cost, METH_VARARGS, "Time entries into the kernel."},
+    {"timer_slack", timer_slack, METH_VARARGS, "Return this thread's timer slack, set it first."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -211,6 +228,7 @@ static int probe_add(PyObject *module) {
         {"COST_SYSCALL", CF_COST_SYSCALL},
         {"COST_YIELD", CF_COST_YIELD},
         {"COST_MINOR_FAULT", CF_COST_MINOR_FAULT},
+        {"COST_PIPE", CF_COST_PIPE},
     };
     for (size_t i = 0; i < sizeof constants / sizeof constants[0]; i++) {
         if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0)
