@@ -226,7 +226,14 @@ def probe_wakeup(interval_ns: int, duration_ns: int, stop: memoryview, /) -> dic
     """Return start_ns, end_ns, overruns, load, latency (ns); raises OSError."""
 
 def probe_pair(
-    kind: int, cpu_a: int, cpu_b: int, samples: int, round_trips: int, samples_a_page: int, stop: memoryview, /
+    kind: int,
+    cpu_a: int,
+    cpu_b: int,
+    samples: int,
+    round_trips: int,
+    samples_a_page: int,
+    stop: memoryview,
+    /,
 ) -> dict[str, Any]:
     """Return load_a, load_b, batch (ticks of `round_trips` round trips); raises OSError."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cfctl import _native
+from cfctl.records import Measurement
 
 QUANTILES: Final = (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
 # A percentile stands on the samples above it: ten of them (Gil Tene's rule of thumb).
@@ -66,10 +67,12 @@ class Distribution:
     percentiles: tuple[Percentile, ...]
     histogram: Histogram
 
-    @property
-    def median_ns(self) -> float | None:
-        """Return p50, None when the count does not support it."""
-        return self.percentiles[0].value_ns
+    def median(self, method: str = "median") -> Measurement:
+        """Return p50 as a measurement, missing when the count does not support it."""
+        half = self.percentiles[0]
+        if half.value_ns is None:
+            return Measurement.missing("ns", half.reason or "no samples")
+        return Measurement(half.value_ns, "ns", half.uncertainty_ns, self.sample_count, method)
 
     def at(self, quantile: float) -> Percentile:
         """Return the percentile of one of QUANTILES."""

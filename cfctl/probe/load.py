@@ -69,4 +69,7 @@ def judge(
         )
     waited_ns = max(0, run_delay_ns - _WAIT_A_WAKEUP_NS * voluntary_switches)
     share = waited_ns / max(wall_ns, 1)
-    return share > _WAITED_SHARE, f"waited for the CPU {share:.3%} of the time (limit {_WAITED_SHARE:.1%})"
+    return (
+        share > _WAITED_SHARE,
+        f"waited for the CPU {100 * share:.2g} % of the time (limit {100 * _WAITED_SHARE:g} %)",
+    )

@@ -101,11 +101,11 @@ def learn(gaps: Sequence[Gap], start_ns: int, end_ns: int, known_hz: int | None 
         if found is not None and (best is None or _score(found) > _score(best)):
             best = found
     if best is None:
-        return NoTick("too few gaps or periods to learn a phase from")
+        return NoTick("too few periods or gaps to learn a phase from")
     if best.coverage < _LEAST_COVERAGE or best.chance > _MOST_CHANCE or best.alias > _MOST_ALIAS:
         return NoTick(
-            f"no phase fits: at best {best.coverage:.0%} of the periods at {best.hz} Hz hold a gap there, "
-            f"{best.chance:.0%} elsewhere",
+            f"no period fits; at best, at {best.hz} Hz, {best.coverage:.0%} of {best.periods} periods have a gap "
+            f"at the learnt phase, {best.chance:.0%} elsewhere",
             best,
         )
     return best
