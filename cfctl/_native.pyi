@@ -134,7 +134,6 @@ def histogram_bounds(bucket: int) -> tuple[int, int]:
 
 # Operations
 
-@final
 class Operation:
     """A named operation of this process; equal names and labels share one row of the report.
 

@@ -7,7 +7,6 @@ both files and `cfctl config` follow from that.
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import paths
 from cfctl.errors import ConfigError, InputError, StateError, os_error_reason
-from cfctl.units import parse_time_ns
+from cfctl.units import format_quantity, parse_bytes, parse_time_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +32,12 @@ class Setting:
     default: Any
     read: Callable[[Any], Any]
     help: str
+
+    @property
+    def unit(self) -> str | None:
+        """Return the base unit of its value, None for a word or a flag."""
+        units: dict[Callable[[Any], Any], str] = {_seconds: "ns", _size: "B"}
+        return units.get(self.read)
 
     @property
     def environment_name(self) -> str:
@@ -68,6 +73,12 @@ def _seconds(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise InputError(f"'{value}' is no time.")
     return parse_time_ns(str(value), None if isinstance(value, str) else "s")
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise InputError(f"'{value}' is no size.")
+    return parse_bytes(str(value), None if isinstance(value, str) else "B")
 
 
 def _flag(value: Any) -> bool:
@@ -116,17 +127,22 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "segments.max-age", 7 * 86_400_000_000_000, _seconds, "age after which ended segments are pruned"
     ),
+    Setting("segments.max-total", 256 << 20, _size, "bytes that ended segments may hold together"),
 )
 _BY_KEY = {setting.key: setting for setting in SETTINGS}
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All settings resolved, with their sources; `get` returns a value by key."""
+    """All settings resolved, with their sources; `get` returns a value by key.
+
+    `foreign` holds the FOREIGN_TABLES of each file as (file, {name: table}), lowest layer first.
+    """
 
     resolved: Mapping[str, Resolved]
     project_file: Path | None
     user_file: Path
+    foreign: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
     def get(self, key: str) -> Any:
         """Return a setting's value; KeyError is a programming error."""
@@ -147,6 +163,8 @@ def find_project_file(start: Path) -> Path | None:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Return a TOML file's content; raises ConfigError that names the file and the line."""
+    import tomllib
+
     try:
         with path.open("rb") as file:
             data = file.read(MAX_CONFIG_BYTES + 1)
@@ -190,15 +208,30 @@ def load(start: Path | None = None) -> Config:
     try:
         project = find_project_file(start or Path.cwd())
     except OSError:
+        # A working directory that is gone or closed to us holds no settings either.
         project = None
     user = paths.user_config_file()
-    layers: list[tuple[str, dict[str, Any]]] = [("environment", _from_environment(os.environ))]
+    tables = []
     if project is not None:
-        layers.append((str(project), _flatten(project_table(project), str(project))))
-    if user.is_file():
-        layers.append((str(user), _flatten(read_toml(user), str(user))))
+        tables.append((str(project), project_table(project)))
+    if _is_file(user):
+        tables.append((str(user), read_toml(user)))
+    layers: list[tuple[str, dict[str, Any]]] = [("environment", _from_environment(os.environ))]
+    layers += [(source, _flatten(table, source)) for source, table in tables]
     resolved = {setting.key: _resolve(setting, layers) for setting in SETTINGS}
-    return Config(resolved, project, user)
+    foreign = tuple(
+        (source, {name: table[name] for name in FOREIGN_TABLES if name in table})
+        for source, table in reversed(tables)
+    )
+    return Config(resolved, project, user, foreign)
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether a file is there; one in a directory closed to this user is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -215,15 +248,22 @@ def _flatten(table: Mapping[str, Any], source: str) -> dict[str, Any]:
             if isinstance(value, dict)
             else {name: value}
         )
+        if not items and not any(key.startswith(f"{name}.") for key in _BY_KEY):
+            items = {name: value}
         for key, item in items.items():
             if key not in _BY_KEY:
                 raise ConfigError(
-                    f"{source}: unknown setting '{key}'.",
-                    "No setting has this name.",
-                    "See: cfctl config show",
+                    f"{source}: unknown setting '{key}'.", _nearest(key), "See: cfctl config show"
                 )
             flat[key] = item
     return flat
+
+
+def _nearest(key: str) -> str:
+    import difflib
+
+    found = difflib.get_close_matches(key, _BY_KEY, 1)
+    return f"Is '{found[0]}' meant?" if found else "No setting has this name."
 
 
 def _resolve(setting: Setting, layers: list[tuple[str, dict[str, Any]]]) -> Resolved:
@@ -244,7 +284,7 @@ def write_default(path: Path) -> None:
 
     Raises StateError when the file exists or can not be written.
     """
-    if path.exists():
+    if _is_file(path):
         raise StateError(
             f"{path} exists.", "A configuration is never overwritten.", "Edit it, or move it away."
         )
@@ -260,8 +300,21 @@ def write_default(path: Path) -> None:
 
 
 def _toml_value(setting: Setting) -> str:
-    if setting.read is _seconds:
+    if setting.unit == "ns":
         return f'"{setting.default / 1e9:g}s"'
+    if setting.unit == "B":
+        return f'"{setting.default >> 20}MiB"'
     if isinstance(setting.default, bool):
         return str(setting.default).lower()
     return f'"{setting.default}"'
+
+
+def shown(setting: Setting, value: Any) -> str:
+    """Return a value as people read it: times and sizes with their unit, flags as TOML writes them."""
+    if setting.unit == "ns":
+        if value and value % 3_600_000_000_000 == 0:
+            return f"{value // 3_600_000_000_000} h"
+        return f"{value / 1e9:g} s" if value >= 1e9 else format_quantity(value, "ns")
+    if setting.unit == "B":
+        return f"{value / (1 << 20):g} MiB"
+    return str(value).lower() if isinstance(value, bool) else str(value)

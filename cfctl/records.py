@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import json
 import math
-from typing import Any, ClassVar
+import re
+from typing import Any, ClassVar, Final
+
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class Verdict(enum.StrEnum):
@@ -48,6 +50,10 @@ class Measurement:
     def __post_init__(self) -> None:
         if (self.value is None) != (self.reason is not None):
             raise ValueError("a Measurement has a value, or None and a reason")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(
+                "a Measurement's value is finite; what can not be measured is None with a reason"
+            )
 
     @classmethod
     def missing(cls, unit: str, reason: str) -> Measurement:
@@ -55,21 +61,51 @@ class Measurement:
         return cls(None, unit, reason=reason)
 
 
+class JudgementLevel(enum.StrEnum):
+    """How loudly a CI system shows a judgement that is not a pass."""
+
+    NOTICE = "notice"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judgement:
+    """One thing a document judges, in the form CI systems take: JUnit, annotations.
+
+    `counts_as` is the verdict after the user's policy: an inconclusive one may count as a pass.
+    """
+
+    name: str
+    group: str
+    verdict: Verdict
+    counts_as: Verdict
+    level: JudgementLevel
+    text: str
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Document:
     """The base of every result that is saved or printed as JSON.
 
-    A subclass sets SCHEMA and VERSION; within a version fields are only added.
+    A subclass sets SCHEMA and VERSION; within a version fields are only added. ROWS names the field
+    whose records are the rows of a table, for formats that hold nothing else (CSV, Markdown).
     """
 
     SCHEMA: ClassVar[str]
     VERSION: ClassVar[int]
+    ROWS: ClassVar[str | None] = None
+
+    def judgements(self) -> tuple[Judgement, ...] | None:
+        """Return what the document judges, None when it judges nothing."""
+        return None
 
 
 def to_plain(value: Any) -> Any:
     """Return a record as dicts, lists and JSON scalars; a Document starts with schema and version.
 
-    NaN and infinities, which JSON does not have, become None.
+    NaN and infinities, which JSON does not have, become None; half a surrogate pair, which UTF-8
+    does not have, becomes U+FFFD.
     """
     if isinstance(value, enum.Enum):
         return value.value
@@ -77,16 +113,26 @@ def to_plain(value: Any) -> Any:
         head = {"schema": value.SCHEMA, "version": value.VERSION} if isinstance(value, Document) else {}
         return head | {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
+        return {to_plain(str(key)): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((to_plain(item) for item in value), key=str)
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if value is None or isinstance(value, (str, int, float)):
+    if isinstance(value, str):
+        return _LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
+    if value is None or isinstance(value, (int, float)):
         return value
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def to_json(value: Any, indent: int | None = 2) -> str:
-    """Return a record as JSON text (RFC 8259, no NaN) that ends with a newline."""
-    return json.dumps(to_plain(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    """Return a record as JSON text (RFC 8259, no NaN) that ends with a newline.
+
+    It is ASCII: control and bidirectional characters of a name stay escaped on every terminal.
+    """
+    import json
+
+    text = json.dumps(to_plain(value), indent=indent, allow_nan=False)
+    return text.replace("\x7f", "\\u007f") + "\n"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Control (Cc), format (Cf: bidi overrides, zero-width), surrogate, private use, unassigned, and
 # the line and paragraph separators, which end a row of a table.
@@ -22,6 +20,8 @@ def safe_text(value: object, max_length: int = 200) -> str:
         text = text[: max_length - 1] + "…"
     if text.isascii() and text.isprintable():
         return text
+    import unicodedata
+
     return "".join(
         _REPLACEMENT if unicodedata.category(char) in _UNSAFE_CATEGORIES else char for char in text
     )

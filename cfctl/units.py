@@ -22,6 +22,8 @@ _BYTES: Final = {
     "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
 }  # fmt: skip
+_TIME_EXPECTED: Final = "a time with its unit (ns, us, ms, s, min, h)"
+_BYTES_EXPECTED: Final = "a size with its unit (B, kB, MB, GB, KiB, MiB, GiB)"
 _RATIO: Final = {"": 1.0, "%": 1e-2, "ppm": 1e-6, "ppb": 1e-9}
 # The units a number is shown in when none is asked for, per base unit.
 _SHOWN: Final[dict[str, tuple[tuple[str, float], ...]]] = {
@@ -37,20 +39,37 @@ _QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za
 def parse_time_ns(text: str, default_unit: str | None = None) -> int:
     """Return the nanoseconds in "100ms", "1.5 s" or "60" with `default_unit`.
 
-    Raises InputError for a missing or unknown unit, a negative or not finite value.
+    Raises InputError for a missing or unknown unit, a negative value, one that is not finite or does
+    not fit 63 bits.
     """
-    value = _parse(text, _TIME_NS, "a time with its unit (ns, us, ms, s, min, h)", default_unit)
-    return round(value)
+    return _whole(text, _parse(text, _TIME_NS, _TIME_EXPECTED, default_unit))
 
 
 def parse_bytes(text: str, default_unit: str | None = None) -> int:
     """Return the bytes in "100MB" (10**6) or "64 KiB" (2**10); raises InputError."""
-    return round(_parse(text, _BYTES, "a size with its unit (B, kB, MB, GB, KiB, MiB, GiB)", default_unit))
+    return _whole(text, _parse(text, _BYTES, _BYTES_EXPECTED, default_unit))
 
 
 def parse_ratio(text: str) -> float:
     """Return the ratio in "0.01%", "80 %", "5 ppm" or "0.7"; raises InputError."""
     return _parse(text, _RATIO, "a ratio (0.8, 80%, 5ppm, 20ppb)", "")
+
+
+def parse_quantity(text: str, unit: str) -> float:
+    """Return the value of a text in a base unit ("ns", "B" or "ratio"), not rounded; raises InputError."""
+    if unit == "ns":
+        return _parse(text, _TIME_NS, _TIME_EXPECTED, None)
+    if unit == "B":
+        return _parse(text, _BYTES, _BYTES_EXPECTED, None)
+    if unit == "ratio":
+        return parse_ratio(text)
+    raise ValueError(f"no text form is known for the unit {unit}")
+
+
+def _whole(text: str, value: float) -> int:
+    if value >= 2**63:
+        raise InputError(f"'{text}' can not be used.", "It does not fit 63 bits.")
+    return round(value)
 
 
 def _parse(
@@ -98,18 +117,22 @@ def format_quantity(
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
-    if math.isinf(value):
-        return "inf" if value > 0 else "-inf"
     name, factor = choose_unit(value, unit, shown_unit)
     scaled = value / factor
+    if math.isinf(scaled):
+        return "inf" if scaled > 0 else "-inf"
     if uncertainty is not None and uncertainty > 0:
         decimals = decimals_for(uncertainty / factor)
     elif (unit in {"ns", "B", "Hz"} and factor == 1 and float(value).is_integer()) or scaled == 0:
         decimals = 0
     else:
-        decimals = max(0, digits - 1 - math.floor(math.log10(abs(scaled))))
+        # The exponent after rounding: 0.9996 us is 1.00 us.
+        exponent = int(f"{scaled:.{digits - 1}e}".partition("e")[2])
+        decimals = max(0, digits - 1 - exponent)
     text = f"{scaled:.{min(decimals, 15)}f}"
-    separator = "" if name.startswith(("/", "%")) and name != "%" else " "
+    if text.startswith("-") and not text.strip("-0."):
+        text = text[1:]
+    separator = "" if name.startswith("/") else " "
     return f"{text}{separator}{name}" if name else text
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import itertools
 import os
 import pkgutil
+import re
 import sys
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -13,30 +18,71 @@ import typer.core
 import typer.main
 
 from cfctl import __version__
-from cfctl.cli import commands
+from cfctl.cli import commands, streams
 from cfctl.cli.exit_codes import ExitCode
-from cfctl.cli.typer_app import command_app
-from cfctl.errors import CfctlError, InputError
+from cfctl.cli.typer_app import CLICK_PACKAGE, ClickException, command_app
+from cfctl.errors import CfctlError, InputError, os_error_reason
 from cfctl.text import safe_text
 
-# Typer carries its own copy of Click; the base of its public exception is the class to catch.
-ClickException: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+@cache
+def command_names() -> tuple[str, ...]:
+    """Return the names of all commands and groups: the modules of `cfctl.cli.commands`."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(commands.__path__)))
+
+
+def summary(name: str) -> str:
+    """Return a command's summary: the first line of its module, which is read and not imported.
+
+    The help and a TAB list all commands, and must not pay for what each of them imports.
+    """
+    for directory in commands.__path__:
+        for path in (f"{directory}/{name}.py", f"{directory}/{name}/__init__.py"):
+            with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as module:
+                return module.readline().partition("`: ")[2].strip().strip('"').rstrip(".")
+    return ""
 
 
 class CommandModules(typer.core.TyperGroup):
     """A group whose commands are the modules of `cfctl.cli.commands`, imported when they are named."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        """Return the commands' names: those of the modules."""
-        return sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # Only the names: Typer suggests the nearest of them for a misspelled one.
+        self.commands: dict[str, Any] = dict.fromkeys(command_names())
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """Write the commands with their summaries."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary(name)) for name in command_names()])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Return the commands, or options, that begin with what was typed."""
+        item: Any = import_module(f"{CLICK_PACKAGE}.shell_completion").CompletionItem
+        names = [name for name in command_names() if name.startswith(incomplete)]
+        # Past TyperGroup, which would import every command for its help.
+        options = super(typer.core.TyperGroup, self).shell_complete(ctx, incomplete)
+        return [*(item(name, help=summary(name)) for name in names), *options]
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Return the commands' names."""
+        return list(command_names())
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         """Return the command of that name, None when there is no such module."""
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name not in command_names():
             return None
         command = typer.main.get_command(import_module(f"{commands.__name__}.{cmd_name}").app)
         command.name = cmd_name
+        _keep_indented_paragraphs(command)
         return command
+
+
+def _keep_indented_paragraphs(command: Any) -> None:
+    """Mark the examples in help texts, so that Click prints them as they stand instead of filling them."""
+    command.help = re.sub(r"(?m)(\A|\n\n)(?=  )", "\\1\b\n", command.help or "")
+    for subcommand in getattr(command, "commands", {}).values():
+        _keep_indented_paragraphs(subcommand)
 
 
 app = command_app(cls=CommandModules, name="cfctl", no_args_is_help=True)
@@ -64,19 +110,43 @@ def root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit the process."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    streams.prepare_standard_streams()
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; every exception ends here."""
+    # --debug is an option of the root command and stands before the first command's name.
+    debug = "--debug" in itertools.takewhile(lambda word: word.startswith("-"), arguments)
     try:
-        status = app(arguments, prog_name="cfctl", standalone_mode=False)
-    except ClickException as error:
-        error.show()
+        status = _invoke(arguments)
+    except typer.Exit as error:
         status = error.exit_code
-    except CfctlError as error:
-        if arguments[:1] == ["--debug"]:
-            raise
-        status = report_error(error)
     except (KeyboardInterrupt, typer.Abort):
         status = ExitCode.INTERRUPTED
-    sys.exit(_flush_stdout(status if isinstance(status, int) else ExitCode.OK))
+    except BrokenPipeError:
+        status = ExitCode.OK
+    except ClickException as error:
+        status = _report_usage(error)
+    except Exception as error:  # noqa: BLE001 - the one place where a bug becomes a message
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        status = report_error(error if isinstance(error, CfctlError) else _as_cfctl_error(error))
+    return streams.flush_stdout(int(status))
+
+
+def _invoke(arguments: list[str]) -> int:
+    command: Any = typer.main.get_command(app)
+    if instruction := os.environ.get("_CFCTL_COMPLETE"):
+        from cfctl.cli import completion
+
+        return completion.respond(command, instruction)
+    # Not Command.main(): it exits 1 for a broken pipe, and 1 says that there is a finding.
+    with command.make_context("cfctl", list(arguments)) as context:
+        command.invoke(context)
+    return ExitCode.OK
 
 
 def report_error(error: CfctlError) -> ExitCode:
@@ -86,14 +156,24 @@ def report_error(error: CfctlError) -> ExitCode:
     return ExitCode.USAGE if isinstance(error, InputError) else ExitCode.UNMEASURED
 
 
-def _flush_stdout(status: int) -> int:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of our pipe went away (`cfctl ... | head`): nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        print(f"cfctl: the output could not be written: {error.strerror}.", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return status or ExitCode.UNMEASURED
-    return status
+def _as_cfctl_error(error: Exception) -> CfctlError:
+    if isinstance(error, OSError):
+        return CfctlError(
+            "Something could not be read or written.", os_error_reason(error), "cfctl --debug shows where."
+        )
+    if isinstance(error, MemoryError):
+        return CfctlError("The memory did not suffice.", "", "Free memory or raise the limit.")
+    return CfctlError(
+        "This is a bug in cfctl.",
+        f"{type(error).__name__}: {error}",
+        "Please report it with the output of the same command after 'cfctl --debug'.",
+    )
+
+
+def _report_usage(error: Any) -> int:
+    """Print Typer's usage message, which quotes the user's words, without what a terminal interprets."""
+    text = io.StringIO()
+    error.show(file=text)
+    for line in text.getvalue().splitlines():
+        print(safe_text(line, 600), file=sys.stderr)
+    return int(error.exit_code)

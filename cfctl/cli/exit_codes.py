@@ -23,6 +23,13 @@ EXIT_CODE_HELP: Final = {
     ExitCode.OK: "fine",
     ExitCode.FINDING: "an issue at or above --fail-on, a missed target, or a regression",
     ExitCode.USAGE: "usage: an unknown option or a value that can not be used",
-    ExitCode.UNMEASURED: "could not measure, or inconclusive where a verdict was asked for",
+    ExitCode.UNMEASURED: "could not measure or write the result, or inconclusive where a verdict was asked for",
     ExitCode.INTERRUPTED: "interrupted",
+}
+
+# Only of commands that run a program; otherwise they end with the program's own status.
+WRAPPER_EXIT_CODE_HELP: Final = {
+    ExitCode.WRAPPER_FAILED: "cfctl itself failed before or after the program ran",
+    ExitCode.NOT_EXECUTABLE: "the program can not be executed",
+    ExitCode.NOT_FOUND: "there is no such program",
 }

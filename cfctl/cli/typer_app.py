@@ -6,6 +6,10 @@ from typing import Any
 
 import typer
 
+# Typer carries its own copy of Click since 0.26; the base of its public exception says where it is.
+ClickException: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+CLICK_PACKAGE = ClickException.__module__.rpartition(".")[0]
+
 
 def command_app(help_text: str | None = None, **settings: Any) -> typer.Typer:
     """Return an empty Typer app with the house settings.

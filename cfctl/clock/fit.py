@@ -166,6 +166,7 @@ def fit(points: Sequence[ClusterPoint], ns_per_tick: float) -> Fit:
 def _least_median_line(x: list[float], y: list[float]) -> tuple[float, float, float]:
     """Return (offset, slope, median of the absolute residuals) of the best line through two points."""
     span = max(x) - min(x)
+    points = list(zip(x, y, strict=True))
     best = (0.0, 0.0, math.inf)
     for i in range(len(x)):
         for j in range(i + 1, len(x)):
@@ -173,7 +174,8 @@ def _least_median_line(x: list[float], y: list[float]) -> tuple[float, float, fl
                 continue
             slope = (y[j] - y[i]) / (x[j] - x[i])
             offset = y[i] - slope * x[i]
-            median = statistics.median(abs(b - offset - slope * a) for a, b in zip(x, y, strict=True))
+            # The upper median of an even number: a line through two of four points is no majority.
+            median = sorted([abs(b - offset - slope * a) for a, b in points])[len(points) // 2]
             if median < best[2]:
                 best = (offset, slope, median)
     return best

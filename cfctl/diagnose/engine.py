@@ -142,13 +142,20 @@ def run_check(checked: Check, facts: Facts) -> CheckResult:
         if isinstance(outcome, Issue):
             return _issue(checked, severity, outcome, host)
     except UnobservableError as error:
-        return _result(checked, Status.UNOBSERVABLE, host, severity, reason=safe_text(error, 300))
+        reason = safe_text(error, 300) + _host_note(checked, host)
+        return _result(checked, Status.UNOBSERVABLE, host, severity, reason=reason)
     except Exception as error:  # noqa: BLE001 - one broken check must not cost the others
         reason = safe_text(f"{type(error).__name__}: {error}", 300)
         return _result(checked, Status.ERROR, host, severity, reason=reason)
     if isinstance(outcome, NotApplicable):
         return _result(checked, Status.NOT_APPLICABLE, host, severity, reason=outcome.reason)
     return _result(checked, Status.PASS, host, severity, description=outcome.note)
+
+
+def _host_note(checked: Check, host: Host) -> str:
+    """Return the reason behind the reason where a guest can not see what its host decides."""
+    hidden = checked.scope is Scope.MACHINE and host.environment.is_guest and not checked.needs
+    return "; in a guest the host decides it" if hidden else ""
 
 
 def _issue(checked: Check, severity: Severity, issue: Issue, host: Host) -> CheckResult:

@@ -15,25 +15,31 @@ if TYPE_CHECKING:
 class ClockFit:
     """A calibration as far as a check needs it; `source` is the tick source it fits ("tsc", ...).
 
-    `verdict` is valid, degraded (usable, wide) or another word; `stated_hz` is the rate the kernel
-    states for the counter, None where it states none.
+    `verdict` is valid, degraded (usable, wide) or another word. `estimate_hz` is what was measured,
+    `uncertainty_ppb` its standard error. `stated_ppb` is how far the measured rate lies from the
+    one the kernel states, beyond what rounding explains; None where none is stated.
     """
 
     source: str
     verdict: str
-    verdict_reason: str | None
-    frequency_hz: float | None
-    uncertainty_ppb: float | None
+    verdict_reason: str
+    estimate_hz: float
+    uncertainty_ppb: float
     stated_hz: float | None
-    snapped: bool | None
+    stated_ppb: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class TickOffsets:
-    """Tick counter offsets of CPUs to the first one, with the bound of the method, and warps seen."""
+    """How far the tick counters of CPUs are apart: the pair with the largest offset beyond its bound.
+
+    An offset within `bound_ns` is consistent with 0. `warps` counts messages between any two CPUs
+    that arrived before they were sent.
+    """
 
     cpus: tuple[int, ...]
-    offset_ns: tuple[float, ...]
+    pair: tuple[int, int]
+    offset_ns: float
     bound_ns: float
     warps: int
 
@@ -43,7 +49,7 @@ class Measurements:
     """Measured values; what is None has its reason in `reasons` under the field's name.
 
     `saved_fit` is a calibration saved earlier in this boot. `costs` are medians in ns by operation:
-    "monotonic" (clock_gettime), "syscall" (getppid), "raw" (a tick read), ...
+    "monotonic" (clock_gettime), "syscall" (getppid), "tick" (a tick read), ...
     """
 
     fit: ClockFit | None = None

@@ -116,7 +116,7 @@ class Host:
     def cpu_list(self, path: str) -> tuple[int, ...]:
         """Return the CPUs in a list file."""
         cpus = self.view.cpu_list(path)
-        return self.saw(shown(path), cpus, format_cpu_list(cpus))
+        return self.saw(shown(path), cpus, format_cpu_list(cpus) or "none")
 
     def cpu_mask(self, path: str) -> tuple[int, ...]:
         """Return the CPUs in a mask file."""

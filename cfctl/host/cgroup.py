@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cfctl.host.counters import integers
 from cfctl.host.processes import directory
-from cfctl.host.view import HostView, Lack, UnreadableError, garbage, shown
+from cfctl.host.view import HostView, Lack, UnreadableError, garbage, integer_in, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +117,10 @@ def _quota_v2(view: HostView, group: str) -> Quota | None:
         # The root, and groups whose parent does not delegate the controller, set no limit.
         return None
     fields = view.text(path).split()
-    try:
-        quota, period = (None if fields[0] == "max" else int(fields[0])), int(fields[1])
-    except (IndexError, ValueError):
-        raise garbage(path, view.text(path), "quota and period") from None
-    return _checked_quota(path, quota, period)
+    if len(fields) != 2:
+        raise garbage(path, view.text(path), "quota and period")
+    quota = None if fields[0] == "max" else integer_in(path, fields[0])
+    return _checked_quota(path, quota, integer_in(path, fields[1]))
 
 
 def _quota_v1(view: HostView, group: str) -> Quota:

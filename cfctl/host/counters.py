@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from cfctl.host.view import HostView, UnreadableError, garbage
+from cfctl.host.view import HostView, UnreadableError, garbage, integer_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +28,8 @@ def cpu_times(view: HostView, pid: int | None = None) -> dict[int, dict[str, int
         if name.startswith("cpu") and name != "cpu":
             if len(values) < len(_CPU_FIELDS):
                 raise garbage(path, line, "eight times")
-            found[_integer(path, name[3:])] = {
-                field: _integer(path, value) for field, value in zip(_CPU_FIELDS, values, strict=False)
+            found[integer_in(path, name[3:])] = {
+                field: integer_in(path, value) for field, value in zip(_CPU_FIELDS, values, strict=False)
             }
     if not found:
         raise garbage(path, view.text(path), "CPU times")
@@ -45,13 +45,14 @@ def meminfo_kib(view: HostView) -> dict[str, int]:
     """Return the sizes of /proc/meminfo in KiB by name."""
     path = "proc/meminfo"
     return {
-        name: _integer(path, text.removesuffix("kB").strip()) for name, text in view.fields(path, ":").items()
+        name: integer_in(path, text.removesuffix("kB").strip())
+        for name, text in view.fields(path, ":").items()
     }
 
 
 def integers(view: HostView, path: str) -> dict[str, int]:
     """Return the "name number" lines of a file."""
-    return {name: _integer(path, text) for name, text in view.fields(path).items()}
+    return {name: integer_in(path, text) for name, text in view.fields(path).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +83,16 @@ def _cpu_table(view: HostView, path: str) -> dict[str, InterruptRow]:
     names = header.split()
     if not names or not all(name.startswith("CPU") for name in names):
         raise garbage(path, header, "a line of CPU names")
-    cpus = [_integer(path, name[3:]) for name in names]
+    cpus = [integer_in(path, name[3:]) for name in names]
     rows: dict[str, InterruptRow] = {}
     for line in lines:
         name, separator, rest = line.partition(":")
         fields = rest.split()
         if not separator:
             continue
-        counts = [int(field) for field in fields[: len(cpus)] if field.isascii() and field.isdecimal()]
+        counts = [
+            integer_in(path, field) for field in fields[: len(cpus)] if field.isascii() and field.isdecimal()
+        ]
         where = cpus if len(counts) == len(cpus) else [-1] * min(len(counts), 1)
         rows[name.strip()] = InterruptRow(
             dict(zip(where, counts, strict=False)), " ".join(fields[len(where) :])[:80]
@@ -115,7 +118,7 @@ def softnet(view: HostView, pid: int | None = None) -> tuple[Softnet, ...]:  # n
         columns = line.split()
         if len(columns) < 3:
             raise garbage(path, line, "hex columns")
-        found.append(Softnet(_integer(path, columns[1], 16), _integer(path, columns[2], 16)))
+        found.append(Softnet(integer_in(path, columns[1], 16), integer_in(path, columns[2], 16)))
     return tuple(found)
 
 
@@ -130,7 +133,8 @@ def protocols(view: HostView, pid: int | None = None) -> dict[str, dict[str, int
         if protocol != other or len(header.split()) != len(numbers.split()):
             raise garbage(path, names, "a line of names and one of values")
         found[protocol] = {
-            name: _integer(path, number) for name, number in zip(header.split(), numbers.split(), strict=True)
+            name: integer_in(path, number)
+            for name, number in zip(header.split(), numbers.split(), strict=True)
         }
     if not found:
         raise garbage(path, lines[0], "protocols")
@@ -188,13 +192,6 @@ def _percent(path: str, text: str) -> float:
     if not 0 <= value <= 100:
         raise garbage(path, text, "a percentage")
     return value
-
-
-def _integer(path: str, text: str, base: int = 10) -> int:
-    try:
-        return int(text, base)
-    except ValueError:
-        raise garbage(path, text, "a number") from None
 
 
 def readable(view: HostView, path: str) -> bool:

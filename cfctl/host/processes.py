@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from cfctl.host.view import HostView, Lack, UnreadableError, garbage, shown
+from cfctl.host.view import HostView, Lack, UnreadableError, garbage, integer_in, shown
 
 
 def directory(pid: int | None) -> str:
@@ -35,11 +35,11 @@ def process_counters(view: HostView, pid: int | None) -> ProcessCounters:
     path = f"{directory(pid)}/stat"
     text = view.text(path)
     fields = text[text.rfind(")") + 1 :].split()
-    try:
-        numbers = [int(fields[index]) for index in (_MINFLT, _MAJFLT, _NICE, _STARTTIME)]
-    except (IndexError, ValueError):
-        raise garbage(path, text, "the fields of proc_pid_stat(5)") from None
-    return ProcessCounters(*numbers)
+    if len(fields) <= _STARTTIME:
+        raise garbage(path, text, "the fields of proc_pid_stat(5)")
+    return ProcessCounters(
+        *(integer_in(path, fields[index]) for index in (_MINFLT, _MAJFLT, _NICE, _STARTTIME))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ def run_delay(view: HostView, pid: int | None) -> dict[str, RunDelay]:
                 continue
             raise
         fields = text.split()
-        if len(fields) < 2 or not all(field.isascii() and field.isdecimal() for field in fields[:2]):
-            raise garbage(path, text, "run and wait times")
-        found[path] = RunDelay(int(fields[0]), int(fields[1]))
+        if len(fields) != 3:
+            raise garbage(path, text, "run time, wait time and slices")
+        found[path] = RunDelay(integer_in(path, fields[0]), integer_in(path, fields[1]))
     return found
 
 
@@ -81,20 +81,24 @@ def status(view: HostView, pid: int | None, name: str) -> str:
 def status_integer(view: HostView, pid: int | None, name: str) -> int:
     """Return one number of a process's status file, KiB for sizes; raises UnreadableError."""
     value = status(view, pid, name)
-    try:
-        return int(value.removesuffix("kB").strip())
-    except ValueError:
-        raise garbage(f"{directory(pid)}/status", value, "a number") from None
+    return integer_in(f"{directory(pid)}/status", value.removesuffix("kB").strip())
 
 
 def processes_named(view: HostView, name: str) -> tuple[int, ...]:
-    """Return the pids whose comm is `name`."""
+    """Return the pids whose comm is `name`; raises UnreadableError when no process can be seen."""
     found = []
+    seen = False
+    refusal: UnreadableError | None = None
     for path in view.matching("proc/[0-9]*/comm"):
         try:
-            if view.text(path) == name:
-                found.append(int(path.split("/")[1]))
-        except (UnreadableError, ValueError):
+            comm = view.text(path)
+        except UnreadableError as error:
             # A process that ended while we looked is not running.
+            refusal = error
             continue
+        seen = True
+        if comm == name:
+            found.append(int(path.split("/")[1]))
+    if not seen:
+        raise refusal or UnreadableError("/proc/*/comm", Lack.MISSING)
     return tuple(found)

@@ -86,6 +86,8 @@ _LACK_OF_ERRNO: Final = {
     errno.ELOOP: Lack.FOREIGN,
     errno.EFBIG: Lack.TOO_LARGE,
 }
+# Lacks whose error says more than their name.
+_EXPLAINED: Final = frozenset({Lack.REFUSED, Lack.FOREIGN, Lack.TOO_LARGE})
 
 
 class HostView:
@@ -122,7 +124,8 @@ class HostView:
             return self._reader(self._resolve(path), MAX_FILE_BYTES)
         except OSError as error:
             lack = _LACK_OF_ERRNO.get(error.errno or 0, Lack.REFUSED)
-            return UnreadableError(shown(path), lack, error.strerror or type(error).__name__)
+            detail = (error.strerror or type(error).__name__) if lack in _EXPLAINED else ""
+            return UnreadableError(shown(path), lack, detail)
         except ValueError:
             return UnreadableError(shown(path), Lack.MISSING, "no such name can exist")
 
@@ -149,11 +152,7 @@ class HostView:
 
     def integer(self, path: str, base: int = 10) -> int:
         """Return the integer a file holds."""
-        text = self.text(path)
-        try:
-            return int(text, base)
-        except ValueError:
-            raise garbage(path, text, "a number") from None
+        return integer_in(path, self.text(path), base)
 
     def word(self, path: str) -> str:
         """Return the one word a file holds."""
@@ -171,7 +170,7 @@ class HostView:
         return chosen[0]
 
     def cpu_list(self, path: str) -> tuple[int, ...]:
-        """Return the CPUs of a list file; an empty file and "(null)" are no CPUs."""
+        """Return the CPUs of a list file; an empty line and "(null)" are no CPUs, no byte is a lack."""
         return self._cpus(path, parse_cpu_list, "a CPU list")
 
     def cpu_mask(self, path: str) -> tuple[int, ...]:
@@ -179,7 +178,10 @@ class HostView:
         return self._cpus(path, parse_cpu_mask, "a CPU mask")
 
     def _cpus(self, path: str, parse: Callable[[str], tuple[int, ...]], expected: str) -> tuple[int, ...]:
-        text = self.content(path).decode("utf-8", "replace").strip()
+        content = self.content(path)
+        if not content:
+            raise UnreadableError(shown(path), Lack.EMPTY)
+        text = content.decode("utf-8", "replace").strip()
         try:
             return parse(text)
         except ValueError:
@@ -213,7 +215,7 @@ class HostView:
     def matching(self, pattern: str) -> list[str]:
         """Return the paths that match a shell pattern, in the order of the numbers in them."""
         found = glob.glob(pattern, root_dir=self._root)  # noqa: PTH207 - relative to the sysroot
-        return sorted(found, key=_natural_order)
+        return sorted(found, key=natural_order)
 
 
 def shown(path: str) -> str:
@@ -221,12 +223,27 @@ def shown(path: str) -> str:
     return "/" + path
 
 
+def integer_in(path: str, text: str, base: int = 10) -> int:
+    """Return text of a file as the integer it stands for; no kernel counter has more than 64 bits.
+
+    Raises UnreadableError. The bound keeps arithmetic on a hostile capture within a float's range.
+    """
+    try:
+        number = int(text, base)
+    except ValueError:
+        raise garbage(path, text, "a number") from None
+    if not -(2**63) <= number < 2**64:
+        raise garbage(path, text, "a number of 64 bits")
+    return number
+
+
 def garbage(path: str, text: str, expected: str) -> UnreadableError:
     """Return the error for a file that holds something else than `expected`."""
     return UnreadableError(shown(path), Lack.GARBAGE, f"{expected} was expected, found {text[:40]!r}")
 
 
-def _natural_order(path: str) -> list[tuple[int, str]]:
+def natural_order(path: str) -> list[tuple[int, str]]:
+    """Return a sort key under which cpu10 comes after cpu9."""
     parts: list[tuple[int, str]] = []
     number = ""
     for char in path:

@@ -42,7 +42,7 @@ static inline uint64_t cf_mul_shift_portable(uint64_t value, uint64_t mult, uint
 
 static inline uint64_t cf_mul_shift(uint64_t value, uint64_t mult, uint32_t shift,
                                     uint64_t *inexact) {
-#if defined(__SIZEOF_INT128__)
+#if defined(__SIZEOF_INT128__) && !defined(CF_TICK_PORTABLE)
     __extension__ typedef unsigned __int128 uint128;
     uint128 product = (uint128)value * mult;
     *inexact = (uint64_t)(product & ((((uint128)1) << shift) - 1));

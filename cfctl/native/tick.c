@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CF_TICK_PORTABLE)
 #include <cpuid.h>
 #endif
 
@@ -66,7 +66,9 @@ static bool tsc_read_faults(void) {
 }
 
 static enum cf_gate check_cpu(void) {
-#if defined(__x86_64__)
+#if defined(CF_TICK_PORTABLE)
+    return CF_GATE_ARCHITECTURE;
+#elif defined(__x86_64__)
     unsigned eax, ebx, ecx, edx;
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(edx & (1u << 4)))
         return CF_GATE_NO_TSC;

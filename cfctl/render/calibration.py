@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from cfctl.clock.calibration import REFERENCE_NAMES
 from cfctl.render.table import cell, column_table, fact_table, status_cell
 from cfctl.units import decimals_for, format_quantity
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
     from cfctl.clock.calibration import Calibration
     from cfctl.clock.epoch import Recheck
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
     from cfctl.clock.report import CalibrationReport
     from cfctl.records import Measurement
 
-Row = tuple[str, "str | Text", str]
+Row = tuple[str, str | Text, str]
 _COST_NAMES = {
-    "tick": "tick",
-    "tick_ordered": "tick, ordered",
-    "raw": "CLOCK_MONOTONIC_RAW",
-    "monotonic": "CLOCK_MONOTONIC",
-    "realtime": "CLOCK_REALTIME",
-    "boottime": "CLOCK_BOOTTIME",
-    "monotonic_coarse": "CLOCK_MONOTONIC_COARSE",
-    "syscall": "a syscall (getppid)",
+    "tick": ("read tick", "may be reordered with its neighbours"),
+    "tick_ordered": ("read tick, ordered", "waits for what stands before it"),
+    "raw": ("read MONOTONIC_RAW", ""),
+    "monotonic": ("read MONOTONIC", ""),
+    "realtime": ("read REALTIME", ""),
+    "boottime": ("read BOOTTIME", ""),
+    "monotonic_coarse": ("read MONOTONIC_COARSE", "resolution of a timer tick"),
+    "syscall": ("a syscall", "getppid"),
 }
 _MATRIX_CPUS = 8
 
@@ -35,37 +36,44 @@ _MATRIX_CPUS = 8
 def render(report: CalibrationReport, console: Console, shown_unit: str | None) -> None:
     """Print the calibration's facts, what the clocks cost and how far the CPUs' counters lie apart."""
     rows = [*calibration_rows(report.calibration, shown_unit)]
-    rows.insert(3, ("residual now", measured(report.residual_ns, shown_unit), remark(report.residual_ns)))
+    after = f"mean of {report.residual_ns.sample_count} clusters taken after it"
+    rows.insert(3, ("residual", measured(report.residual_ns, shown_unit), report.residual_ns.reason or after))
     rows += [
         ("", "", ""),
         *(
-            (f"cost of {_COST_NAMES[name]}", measured(cost, shown_unit), cost.reason or "")
+            (_COST_NAMES[name][0], measured(cost, shown_unit), cost.reason or _COST_NAMES[name][1])
             for name, cost in report.read_costs_ns.items()
         ),
         ("", "", ""),
         *offset_rows(report.offsets, shown_unit),
-        ("saved", report.saved_to or "no", report.saved_reason or ""),
+        ("saved", "yes" if report.saved_to else "no", report.saved_to or report.saved_reason or ""),
     ]
-    console.print(fact_table(rows))
+    print_facts(rows, console)
     if 2 < len(report.offsets.cpus) <= _MATRIX_CPUS:
         render_offsets(report.offsets, console, shown_unit)
     if report.compared:
         render_comparison(report, console, shown_unit)
 
 
+def print_facts(rows: list[Row], console: Console) -> None:
+    """Print facts so that only the remarks wrap: labels and values are short."""
+    table = fact_table(rows)
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True
+    console.print(table)
+
+
 def calibration_rows(calibration: Calibration, shown_unit: str | None) -> list[Row]:
     """Return the facts of a calibration as (what, value, remark)."""
     against = f"against {REFERENCE_NAMES[calibration.reference]}"
-    snapped = "the kernel's own rate: " if calibration.snapped else "not the kernel's rate: "
     bound = format_quantity(calibration.offset_bound_ns, "ns", shown_unit=shown_unit, digits=2)
     rows: list[Row] = [
         ("frequency", frequency(calibration.frequency_hz, calibration.frequency_uncertainty_ppb), against),
         ("uncertainty", ppb(calibration.frequency_uncertainty_ppb), _uncertainty_remark(calibration)),
-        ("fit residual", format_quantity(calibration.residual_ns, "ns", shown_unit=shown_unit, digits=2), calibration.verdict_reason),
+        ("fit residual", format_quantity(calibration.residual_ns, "ns", shown_unit=shown_unit, digits=2), "root mean square"),
         ("offset bound", f"±{bound}", "half the narrowest bracket and one step"),
-        ("step of the counter", format_quantity(calibration.tick_step_ns, "ns", shown_unit=shown_unit), "resolution of a single stamp"),
-        ("snap", "yes" if calibration.snapped else "no", snapped + calibration.snap_reason),
-        ("stated rate", _stated(calibration), calibration.stated_reason),
+        ("counter step", format_quantity(calibration.tick_step_ns, "ns", shown_unit=shown_unit), "resolution of a single stamp"),
+        ("snap", "yes" if calibration.snapped else "no", calibration.snap_reason),
+        ("stated rate", *_stated(calibration)),
         ("reference", REFERENCE_NAMES[calibration.reference], ""),
         ("independence", calibration.independence, calibration.independence_reason),
         ("counter", calibration.source, calibration.source_reason),
@@ -80,15 +88,16 @@ def _uncertainty_remark(calibration: Calibration) -> str:
         return "by definition" if calibration.reference == "raw" else "standard error"
     if calibration.method == "median":
         return "spread of the samples; their common bias is not in it"
-    kind = "standard error of the estimate" if calibration.verdict == "valid" else "bound from the brackets"
+    kind = "standard error" if calibration.verdict == "valid" else "bound from the brackets"
     return f"{kind}; hard bound {ppb(calibration.frequency_bound_ppb)}"
 
 
-def _stated(calibration: Calibration) -> str:
+def _stated(calibration: Calibration) -> tuple[str, str]:
     if calibration.stated_hz is None or calibration.stated_ppb is None:
-        return "-"
-    shown = ppb(calibration.stated_ppb, calibration.frequency_uncertainty_ppb, signed=True)
-    return f"{calibration.stated_hz / 1e6:.3f} MHz; measured {shown} from it beyond the kernel's rounding"
+        return "-", calibration.stated_reason
+    off = ppb(calibration.stated_ppb, calibration.frequency_uncertainty_ppb, signed=True)
+    remark = f"{calibration.stated_reason}; measured {off} from it, its rounding apart"
+    return f"{calibration.stated_hz / 1e6:.3f} MHz", remark
 
 
 def _effort(calibration: Calibration, shown_unit: str | None) -> str:
@@ -101,7 +110,7 @@ def _effort(calibration: Calibration, shown_unit: str | None) -> str:
 def offset_rows(offsets: CpuOffsets, shown_unit: str | None) -> list[Row]:
     """Return the offsets between CPUs as rows: the pair itself, or the worst of many."""
     if offsets.max_offset_ns is None:
-        return [("offset between CPUs", "-", offsets.reason or "")]
+        return [("CPU offset", "-", offsets.reason or "")]
     shown = format_quantity(
         offsets.max_offset_ns, "ns", uncertainty=offsets.max_bound_ns, shown_unit=shown_unit
     )
@@ -114,7 +123,7 @@ def offset_rows(offsets: CpuOffsets, shown_unit: str | None) -> list[Row]:
     text = f"{which}; {offsets.warps} warps in {offsets.exchanges} exchanges"
     return [
         (
-            "offset between CPUs",
+            "CPU offset",
             f"{shown}, bound ±{bound}",
             text if offsets.reason is None else f"{text}; {offsets.reason}",
         )
@@ -139,16 +148,16 @@ def render_offsets(offsets: CpuOffsets, console: Console, shown_unit: str | None
 def render_comparison(report: CalibrationReport, console: Console, shown_unit: str | None) -> None:
     """Print both methods side by side, with the deviation from the kernel's exact rate when it is known."""
     table = column_table(
-        [("method", "left"), ("estimate", "right"), ("uncertainty", "right"), ("from exact rate", "right"),
+        [("method", "left"), ("estimate, Hz", "right"), ("uncertainty", "right"), ("off", "right"),
          ("residual", "right"), ("takes", "right")],
-        title=f"Methods against {REFERENCE_NAMES[report.calibration.reference]}",
+        title=f"Against {REFERENCE_NAMES[report.calibration.reference]}; off: from the kernel's exact rate",
     )  # fmt: skip
     for result in report.compared:
         each = result.calibration
         off = result.deviation_ppb
         table.add_row(
             cell(each.method),
-            cell(frequency(each.estimate_hz, each.frequency_uncertainty_ppb)),
+            cell(frequency(each.estimate_hz, each.frequency_uncertainty_ppb).removesuffix(" Hz")),
             cell(ppb(each.frequency_uncertainty_ppb)),
             cell(ppb(off.value, off.uncertainty, signed=True) if off.value is not None else "-"),
             cell(format_quantity(each.residual_ns, "ns", shown_unit=shown_unit, digits=2)),

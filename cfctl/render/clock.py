@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cfctl.clock.calibration import REFERENCE_NAMES
-from cfctl.render.calibration import calibration_rows, frequency, measured, ppb, remark
-from cfctl.render.table import cell, column_table, fact_table, status_cell
+from cfctl.render.calibration import Row, calibration_rows, frequency, measured, ppb, print_facts, remark
+from cfctl.render.table import cell, column_table, status_cell
 from cfctl.units import format_quantity
 
 if TYPE_CHECKING:
@@ -22,26 +22,24 @@ def render_calibration(calibration: Calibration, console: Console, shown_unit: s
     """Print the facts of one calibration."""
     rows = calibration_rows(calibration, shown_unit)
     rows.append(("made", _when(calibration.created_realtime_ns), ""))
-    console.print(fact_table(rows))
+    print_facts(rows, console)
 
 
-def render_history(document: CalibrationHistory, console: Console, shown_unit: str | None) -> None:
+def render_history(document: CalibrationHistory, console: Console, shown_unit: str | None) -> None:  # noqa: ARG001
     """Print the saved calibrations, the newest first."""
     table = column_table(
-        [("made", "left"), ("frequency", "right"), ("uncertainty", "right"), ("reference", "left"),
-         ("method", "left"), ("takes", "right"), ("verdict", "left"), ("holds", "left")],
+        [("made", "left"), ("frequency, Hz", "right"), ("±", "right"), ("method", "left"), ("verdict", "left"),
+         ("holds", "left")],
     )  # fmt: skip
     for each in reversed(document.calibrations):
         usable = (
             document.usable is not None and each.created_realtime_ns == document.usable.created_realtime_ns
         )
         table.add_row(
-            cell(_when(each.created_realtime_ns)),
-            cell(frequency(each.frequency_hz, each.frequency_uncertainty_ppb)),
+            cell(_when(each.created_realtime_ns)[5:16]),
+            cell(frequency(each.frequency_hz, each.frequency_uncertainty_ppb).removesuffix(" Hz")),
             cell(ppb(each.frequency_uncertainty_ppb)),
-            cell(each.reference),
-            cell(each.method),
-            cell(format_quantity(each.duration_ns, "ns", shown_unit=shown_unit)),
+            cell(f"{each.method}/{each.reference}"),
             status_cell(each.verdict),
             cell("yes" if usable else ""),
         )
@@ -56,7 +54,7 @@ def render_health(health: ClockHealth, console: Console, shown_unit: str | None)
     correction = (
         "-" if health.frequency_correction_ppm is None else f"{health.frequency_correction_ppm:+.3f} ppm"
     )
-    rows = [
+    rows: list[Row] = [
         ("verdict", status_cell(health.verdict), "; ".join(health.reasons)),
         ("counter", health.source, health.source_reason),
         ("clocksource", health.clocksource or "-", "available: " + (" ".join(health.clocksources_available) or "-")),
@@ -74,8 +72,8 @@ def render_health(health: ClockHealth, console: Console, shown_unit: str | None)
         rows.append(("time namespace", shown, "added to CLOCK_MONOTONIC here"))
     if health.kernel_log_reason:
         rows.append(("kernel log", "-", health.kernel_log_reason))
-    rows.extend(("kernel log", line, "") for line in health.kernel_log)
-    console.print(fact_table(rows))
+    rows.extend(("kernel log", "", line) for line in health.kernel_log)
+    print_facts(rows, console)
 
 
 def _when(realtime_ns: int) -> str:

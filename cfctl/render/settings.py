@@ -14,5 +14,5 @@ def render(document: Any, console: Console, shown_unit: str | None) -> None:  # 
     """Print key, value and source of every setting."""
     table = column_table([("setting", "left"), ("value", "left"), ("from", "left")])
     for row in document.settings:
-        table.add_row(cell(row["key"]), cell(row["value"]), cell(row["source"]))
+        table.add_row(cell(row["key"]), cell(row["shown"]), cell(row["source"]))
     console.print(table)

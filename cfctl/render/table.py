@@ -29,6 +29,7 @@ def column_table(columns: Iterable[tuple[str, JustifyMethod]], title: str | None
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
+        show_edge=False,
         pad_edge=False,
         padding=(0, 1),
     )
@@ -45,6 +46,7 @@ def fact_table(rows: Iterable[tuple[str, str | Text, str]], title: str | None = 
         title_style="bold",
         box=box.SIMPLE,
         show_header=False,
+        show_edge=False,
         pad_edge=False,
         padding=(0, 1),
     )

@@ -96,7 +96,7 @@ def calibrate(
         "snap": settings.get("calibrate.snap") if snap is None else snap,
         "cpu": cpu,
     }
-    samples_wanted = {"samples": samples, "sample_ns": sample_ms * 1_000_000}
+    samples_wanted: dict[str, Any] = {"samples": samples, "sample_ns": sample_ms * 1_000_000}
     if watch:
         interval_ns = (
             settings.get("calibrate.watch-interval") if interval is None else parse_time_ns(interval, "s")
@@ -111,7 +111,7 @@ def calibrate(
 
 
 def _report(
-    target: Output, wanted: dict[str, Any], samples: dict[str, int], method: str, compare: bool
+    target: Output, wanted: dict[str, Any], samples: dict[str, Any], method: str, compare: bool
 ) -> Calibration:
     from cfctl.clock import report
     from cfctl.clock.procedure import calibrate as run

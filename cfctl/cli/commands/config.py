@@ -21,6 +21,7 @@ class SettingsDocument(Document):
 
     SCHEMA: ClassVar[str] = "cfctl.config"
     VERSION: ClassVar[int] = 1
+    ROWS: ClassVar[str | None] = "settings"
     settings: list[dict[str, Any]]
 
 
@@ -28,13 +29,15 @@ class SettingsDocument(Document):
 def show(format: FormatOption = None, json: JsonOption = False, output: OutputOption = None) -> None:
     """Show every setting, its value and the layer that won.
 
-    Layers: option, environment (CFCTL_*), project file, user file, default. Times are shown in ns.
+    Layers: option, environment (CFCTL_*), project file (cfctl.toml, or [tool.cfctl] in pyproject.toml,
+    in this directory or the nearest above), user file, default.
     """
     from cfctl.render.settings import render
 
     resolved = config.load().resolved.values()
     rows = [
-        {"key": r.setting.key, "value": r.value, "source": r.source, "environment": r.setting.environment_name,
+        {"key": r.setting.key, "value": r.value, "unit": r.setting.unit, "source": r.source,
+         "environment": r.setting.environment_name, "shown": config.shown(r.setting, r.value),
          "help": r.setting.help}
         for r in resolved
     ]  # fmt: skip

@@ -10,6 +10,7 @@ from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.view import UnreadableError, shown
 from cfctl.records import Severity
+from cfctl.text import safe_text
 from cfctl.units import format_quantity
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ _SLOW: Final = frozenset({"hpet", "acpi_pm", "jiffies", "refined-jiffies", "pit"
 _PARAVIRTUAL: Final = frozenset({"kvm-clock", "xen", "hyperv_clocksource_tsc_page", "hyperv_clocksource_msr"})
 _GOOD: Final = frozenset({"tsc", "tsc-early", "arch_sys_counter", "timebase", "riscv_clocksource", "tod"})
 
+_SLOW_DEVICES: Final = ("hpet", "pit", "bc_", "broadcast")
+_GOOD_DEVICES: Final = ("lapic", "arch_", "xen", "Hyper-V", "riscv", "decrementer", "comparator")
 _TIME_ERROR: Final = 5
 _STA_UNSYNC: Final = 0x40
 
@@ -91,7 +94,9 @@ def clock_read_cost(host: Host) -> Outcome:
 
 
 def _discipline(host: Host) -> ClockState:
-    return host.asked("adjtimex(modes=0)", host.view.syscalls.adjtimex)
+    clock = host.view.syscalls.adjtimex()
+    raw = f"state {clock.state}, status {clock.status:#x}, maxerror {clock.max_error_us} us, freq {clock.frequency_ppm:g} ppm"
+    return host.saw("adjtimex(modes=0)", clock, raw)
 
 
 def _is_unsynced(clock: ClockState) -> bool:
@@ -220,7 +225,12 @@ def clockevent_device(host: Host) -> Outcome:
     if not devices:
         host.view.text("sys/devices/system/clockevents/clockevent0/current_device")
     names = [host.saw(shown(path), host.view.text(path)) for path in devices]
-    slow = sorted({name for name in names if name.startswith(("hpet", "pit", "bc_", "broadcast"))})
+    slow = sorted({name for name in names if name.startswith(_SLOW_DEVICES)})
+    strange = sorted({name for name in names if not name.startswith((*_SLOW_DEVICES, *_GOOD_DEVICES))})
+    if strange and not slow:
+        raise UnobservableError(
+            f"the cost of the clock event device {safe_text(strange[0], 40)} is not known"
+        )
     if not slow:
         return Pass(f"clock event devices: {', '.join(sorted(set(names)))}")
     parameter = "nolapic_timer" in host.parameters()

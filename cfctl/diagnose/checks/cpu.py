@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import TYPE_CHECKING, Final
 
@@ -11,8 +12,9 @@ from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import thermal_throttles
 from cfctl.host.cpus import format_cpu_list
-from cfctl.host.view import UnreadableError, garbage
+from cfctl.host.view import UnreadableError, integer_in
 from cfctl.records import Severity
+from cfctl.text import safe_text
 
 if TYPE_CHECKING:
     from cfctl.diagnose.subject import Host
@@ -165,22 +167,18 @@ def cpu_cstate_deep(host: Host) -> Outcome:
     the CPU."""
     limit = _latency_limit_us(host)
     deep: dict[str, int] = {}
-    names = []
-    for state in host.view.matching(f"{_CPU}/cpu[0-9]*/cpuidle/state[0-9]*") or [
-        f"{_CPU}/cpu0/cpuidle/state0"
-    ]:
-        cpu = int(state.removeprefix(f"{_CPU}/cpu").split("/")[0])
-        if cpu not in host.target_cpus() or host.view.integer(f"{state}/disable"):
-            continue
-        name, latency = host.view.text(f"{state}/name"), host.view.integer(f"{state}/latency")
-        names.append(f"{name} {latency} us")
-        if (
-            latency > _EXIT_LIMIT_US
-            and (limit is None or latency <= limit)
-            and latency <= _resume_limit_us(host, cpu)
-        ):
-            deep[state] = latency
-    host.saw(f"/{_CPU}/cpu*/cpuidle/state*", sorted(set(names)), ", ".join(sorted(set(names))))
+    names = set()
+    for cpu in host.target_cpus():
+        states = host.view.matching(f"{_CPU}/cpu{cpu}/cpuidle/state[0-9]*")
+        for state in states or [f"{_CPU}/cpu{cpu}/cpuidle/state0"]:
+            if host.view.integer(f"{state}/disable"):
+                continue
+            name, latency = host.view.text(f"{state}/name"), host.view.integer(f"{state}/latency")
+            names.add(f"{safe_text(name, 16)} {latency} us")
+            allowed = min(_resume_limit_us(host, cpu), math.inf if limit is None else limit)
+            if _EXIT_LIMIT_US < latency <= allowed:
+                deep[state] = latency
+    host.saw(f"/{_CPU}/cpu*/cpuidle/state*", sorted(names), ", ".join(sorted(names)) or "none enabled")
     if not deep:
         note = "; the host's own states are invisible to a guest" if host.environment.is_guest else ""
         return Pass(f"no enabled state takes longer than {_EXIT_LIMIT_US} us to leave{note}")
@@ -221,12 +219,10 @@ def _resume_limit_us(host: Host, cpu: int) -> float:
     try:
         text = host.view.word(path)
     except UnreadableError:
-        return float("inf")
+        return math.inf
     if text == "n/a":
         return 0
-    if not (text.isascii() and text.isdecimal()):
-        raise garbage(path, text, "a number")
-    return int(text) or float("inf")
+    return integer_in(path, text) or math.inf
 
 
 @check(

@@ -216,6 +216,7 @@ def numa_balancing(host: Host) -> Outcome:
     microseconds to milliseconds in running code."""
     if not host.topology.nodes:
         host.view.cpu_list("sys/devices/system/node/node0/cpulist")
+        raise UnobservableError("no NUMA node names its CPUs")
     if len(host.topology.nodes) <= 1:
         return NotApplicable("one NUMA node")
     if host.sysctl("kernel.numa_balancing") == 0:

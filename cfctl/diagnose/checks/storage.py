@@ -61,21 +61,20 @@ def io_scheduler(host: Host) -> Outcome:
     "Programs wait for disks",
     Severity.MEDIUM,
     Area.STORAGE,
-    rule="PSI io some avg10 > 5 %; high when full avg10 > 1 %",
+    rule="PSI io some avg10 > 5 %; high when full avg10 > 1 % too",
     source="judgement; kernel, Documentation/accounting/psi.rst",
 )
 def io_pressure(host: Host) -> Outcome:
     """A thread that touches a file or logs waits with the others."""
     found = pressure(host.view, "proc/pressure/io")
     host.saw("/proc/pressure/io some avg10, %", found.some_avg10)
-    stalled = found.full_avg10 or 0.0
-    if found.some_avg10 <= 5 and stalled <= 1:
+    if found.some_avg10 <= 5:
         return Pass(f"{found.some_avg10:.2f} % of the last 10 s")
     return Issue(
         f"In {found.some_avg10:.1f} % of the last 10 s a task waited for a disk.",
         run(
             "Find what reads and writes, and log to memory in hot programs.", "pidstat -d 1 5", privilege=None
         ),
-        severity=Severity.HIGH if stalled > 1 else None,
+        severity=Severity.HIGH if (found.full_avg10 or 0) > 1 else None,
         impact_ns_per_s=found.some_avg10 * 1e7,
     )

@@ -15,15 +15,15 @@ from cfctl.host.view import Lack, UnreadableError
 from cfctl.records import Severity
 
 if TYPE_CHECKING:
-    from cfctl.diagnose.measurements import ClockFit
     from cfctl.diagnose.subject import Host
 
 _AVAILABLE: Final = "sys/devices/system/clocksource/clocksource0/available_clocksource"
 _INVARIANT: Final = frozenset({"constant_tsc", "nonstop_tsc"})
-# The kernel states whole kHz (half a kHz off at most) and converts by an integer multiplier of at
-# least 2**22 (half a unit off at most): neither says anything about the counter.
-_KHZ_ROUNDING_HZ: Final = 500.0
-_MULTIPLIER_ROUNDING_PPM: Final = 0.5e6 / 2**22
+_STATED_LIMIT_PPB: Final = 1000.0
+# How far two estimates of one rate may lie apart: 5 standard errors of both, and 2 ppb for what a
+# standard error does not hold (the tolerance with which a calibration takes the kernel's rate).
+_STANDARD_ERRORS: Final = 5
+_FLOOR_PPB: Final = 2.0
 _SKEW_LIMIT_NS: Final = 100.0
 
 
@@ -61,41 +61,32 @@ def tsc_calibration(host: Host) -> Outcome:
         raise UnobservableError(measured.reasons.get("fit", "not measured"))
     again = run("Calibrate for longer on a quiet machine, then watch it.", "cfctl calibrate --duration 1s",
                 "cfctl calibrate --watch", privilege=None)  # fmt: skip
-    host.saw(f"calibration of {fit.source}, Hz", fit.frequency_hz)
-    if fit.verdict != "valid" or fit.frequency_hz is None:
+    host.saw(f"calibration of {fit.source}, Hz", round(fit.estimate_hz, 1))
+    if fit.verdict != "valid":
         return Issue(
             f"The calibration is {fit.verdict}: {fit.verdict_reason or 'no reason given'}.",
             again,
             severity=Severity.MEDIUM if fit.verdict == "degraded" else None,
         )
-    limit_ppb, saved_off = _saved_disagreement(fit, measured.saved_fit)
-    if measured.saved_fit is not None:
-        host.saw("calibration saved in this boot, Hz", measured.saved_fit.frequency_hz)
-    if saved_off is not None and saved_off > limit_ppb:
-        return Issue(
-            f"The rate is {saved_off:.3g} ppb off the one saved in this boot; both uncertainties together "
-            f"are {limit_ppb:.3g} ppb.",
-            again,
-        )
-    if fit.stated_hz:
-        host.saw("rate stated by the kernel, Hz", fit.stated_hz)
-        off_ppm = abs(fit.frequency_hz - fit.stated_hz) / fit.stated_hz * 1e6
-        rounding_ppm = _KHZ_ROUNDING_HZ / fit.stated_hz * 1e6 + _MULTIPLIER_ROUNDING_PPM
-        if off_ppm > 1 + rounding_ppm:
+    saved = measured.saved_fit
+    if saved is not None and saved.source == fit.source and saved.estimate_hz > 0:
+        host.saw("calibration saved in this boot, Hz", round(saved.estimate_hz, 1))
+        apart_ppb = abs(fit.estimate_hz / saved.estimate_hz - 1) * 1e9
+        limit_ppb = _STANDARD_ERRORS * (fit.uncertainty_ppb + saved.uncertainty_ppb) + _FLOOR_PPB
+        if apart_ppb > limit_ppb:
             return Issue(
-                f"The counter runs {off_ppm:.2f} ppm off the rate the kernel states; rounding explains "
-                f"{rounding_ppm:.2f} ppm.",
+                f"The rate is {apart_ppb:.3g} ppb off the one saved in this boot; both errors explain "
+                f"{limit_ppb:.3g} ppb.",
                 again,
             )
-    return Pass(f"{fit.source} at {fit.frequency_hz / 1e6:.6f} MHz, {fit.verdict}")
-
-
-def _saved_disagreement(fit: ClockFit, saved: ClockFit | None) -> tuple[float, float | None]:
-    """Return (both uncertainties together, how far the rates are apart), ppb; None without a saved one."""
-    if saved is None or saved.source != fit.source or not saved.frequency_hz or not fit.frequency_hz:
-        return 0.0, None
-    limit = (fit.uncertainty_ppb or 0.0) + (saved.uncertainty_ppb or 0.0)
-    return limit, abs(fit.frequency_hz / saved.frequency_hz - 1) * 1e9
+    if fit.stated_ppb is not None:
+        host.saw("rate stated by the kernel, Hz", fit.stated_hz)
+        if abs(fit.stated_ppb) > _STATED_LIMIT_PPB:
+            return Issue(
+                f"The counter runs {fit.stated_ppb / 1000:.2f} ppm off the rate the kernel states, beyond rounding.",
+                again,
+            )
+    return Pass(f"{fit.source} at {fit.estimate_hz / 1e6:.6f} MHz, {fit.verdict}")
 
 
 @check(
@@ -193,11 +184,10 @@ def tsc_cpu_skew(host: Host) -> Outcome:
     offsets = measured.offsets
     if offsets is None:
         raise UnobservableError(measured.reasons.get("offsets", "not measured"))
-    worst = max((abs(offset) for offset in offsets.offset_ns), default=0.0)
+    worst, bound = offsets.offset_ns, offsets.bound_ns
+    pair = f"CPU {offsets.pair[0]} and {offsets.pair[1]}"
     host.saw(
-        "offsets between CPUs, ns",
-        list(offsets.offset_ns),
-        f"{', '.join(f'{x:.0f}' for x in offsets.offset_ns)} +-{offsets.bound_ns:.0f}, {offsets.warps} warps",
+        f"tick counters of {pair}, ns apart", worst, f"{worst:.0f} +-{bound:.0f} ns, {offsets.warps} warps"
     )
     fix = Fix("Keep producer and consumer on one socket, or take times with CLOCK_MONOTONIC.", privilege=None)
     if offsets.warps:
@@ -205,9 +195,9 @@ def tsc_cpu_skew(host: Host) -> Outcome:
             f"Time was seen going back between CPUs {offsets.warps} times.", fix, scope=Scope.PROCESS
         )
     if worst <= _SKEW_LIMIT_NS:
-        return Pass(f"offsets within {worst:.0f} ns, bound {offsets.bound_ns:.0f} ns, no warps")
-    if worst <= offsets.bound_ns:
+        return Pass(f"{len(offsets.cpus)} CPUs, {worst:.0f} ns apart, bound {bound:.0f} ns, no warps")
+    if worst <= bound:
         raise UnobservableError(
-            f"the offset of {worst:.0f} ns lies within the bound of the measurement, {offsets.bound_ns:.0f} ns"
+            f"the offset of {worst:.0f} ns lies within the bound of the measurement, {bound:.0f} ns"
         )
-    return Issue(f"The counters of two CPUs are {worst:.0f} ns apart.", fix, scope=Scope.PROCESS)
+    return Issue(f"The counters of {pair} are {worst:.0f} ns apart.", fix, scope=Scope.PROCESS)

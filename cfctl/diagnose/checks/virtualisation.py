@@ -157,31 +157,28 @@ def cgroup_cpu_throttled(host: Host) -> Outcome:
 
 @check(
     "CGROUP_CPUSET",
-    "The program may not use all CPUs",
+    "The program's threads share one CPU",
     Severity.LOW,
     Area.VIRTUALISATION,
-    rule="sched_getaffinity names fewer than two CPUs of several online ones",
-    source="judgement",
+    rule="the cpuset of the group holds one CPU of several online, and the program has more than one thread",
+    source="kernel, Documentation/admin-guide/cgroup-v2.rst, cpuset",
 )
 def cgroup_cpuset(host: Host) -> Outcome:
-    """All threads of the program share one CPU and wait for each other."""
-    pid = host.pid or 0
-    allowed = host.asked(f"sched_getaffinity({pid or 'self'})", lambda: host.view.syscalls.affinity(pid))
-    if host.cpu_count() == 1:
-        return NotApplicable("one CPU is online")
-    if len(allowed) > 1:
+    """All threads of the program take turns on one CPU, whatever else is idle."""
+    own = groups(host.view, host.pid, "cpuset")[0]
+    name = "cpuset.cpus.effective" if own.version == 2 else "cpuset.effective_cpus"
+    allowed = host.cpu_list(f"{own.path}/{name}")
+    if not allowed:
+        raise UnobservableError(f"/{own.path}/{name} names no CPU")
+    if len(allowed) > 1 or host.cpu_count() == 1:
         return Pass(f"CPU {format_cpu_list(allowed)} of {host.cpu_count()} online")
     threads = host.saw("status Threads", status_integer(host.view, host.pid, "Threads"))
     if threads == 1:
         return Pass(f"one thread on CPU {format_cpu_list(allowed)}")
     return Issue(
         f"{threads} threads share CPU {format_cpu_list(allowed)}.",
-        run(
-            "Allow more CPUs.",
-            f"taskset -acp {format_cpu_list(host.online())} {pid or 'PID'}",
-            privilege=None,
-        ),
-        scope=Scope.PROCESS,
+        Fix("Give the group more CPUs (systemd: AllowedCPUs=; docker: --cpuset-cpus).", privilege=None),
+        scope=Scope.MACHINE if host.environment.is_container else Scope.PROCESS,
     )
 
 

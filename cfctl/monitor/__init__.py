@@ -1,0 +1,1 @@
+"""Targets and what is measured against them: metrics, verdicts, the check."""

@@ -1,0 +1,109 @@
+"""From a segment to what it brings to a report."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfctl.profile.consistency import contradictions, impossible_dates
+from cfctl.profile.report import RecordedProcess, Recording, ReportClock
+from cfctl.profile.tally import KIND, Tally, tally_of
+from cfctl.segment.file import Liveness, liveness, open_segment, read_all
+from cfctl.segment.format import HEADER_BYTES, SegmentState, TickSource
+from cfctl.segment.reader import parse_header, parse_segment
+from cfctl.segment.tick_rate import LocalClock, SavedRate, local_clock, tick_rate
+from cfctl.text import safe_text
+
+if TYPE_CHECKING:
+    from cfctl.segment.records import Segment, SegmentHeader
+
+_FLOOR_READS = 2_000
+
+
+def record_of_file(path: Path) -> Recording:
+    """Return what the segment in a file brings to a report; raises SegmentError."""
+    with open_segment(path) as fd:
+        # Asked before the reading: of a program that had ended by then, all fields must agree.
+        state = liveness(fd, parse_header(os.pread(fd, HEADER_BYTES, 0), []))
+        segment = parse_segment(read_all(fd, path))
+    return record_of_segment(segment, state, local_clock())
+
+
+def record_of_segment(segment: Segment, state: Liveness, local: LocalClock) -> Recording:
+    """Return what a segment brings to a report, with everything wrong in it as a problem."""
+    header = segment.header
+    clock = _clock_of(header, local)
+    now_tick = local.pair.tick if clock.floor_ns is not None else None
+    tallies: list[Tally] = []
+    other_kinds: dict[str, int] = {}
+    problems = list(segment.problems)
+    for entry in segment.entries:
+        tally = tally_of(entry) if entry.kind == KIND else None
+        if tally is None:
+            other_kinds[entry.kind] = other_kinds.get(entry.kind, 0) + 1
+            continue
+        tallies.append(tally)
+        wrong = list(contradictions(tally, entry, state.live))
+        if impossible_dates(tally, header, now_tick):
+            wrong.append("samples before the segment was opened or in the future")
+        problems += [f"The operation '{tally.name}' is damaged: {clause}." for clause in wrong]
+    process = RecordedProcess(
+        header.pid, header.command_line, _state_word(header, state), header.opened_unix_ns, header.run_id,
+        header.samples_lost, header.shards_refused,
+    )  # fmt: skip
+    return Recording(clock, tuple(tallies), (process,), other_kinds, tuple(problems))
+
+
+def _state_word(header: SegmentHeader, state: Liveness) -> str:
+    if state.live:
+        return "live"
+    return "ended" if header.state is SegmentState.CLOSED else "killed"
+
+
+def _clock_of(header: SegmentHeader, local: LocalClock) -> ReportClock:
+    rate = tick_rate(header, local, saved_rate())
+    same_counter = local.boot_id == header.boot_id != "" and local.counts_os_ns == (
+        header.tick_source is TickSource.OS
+    )
+    floor_ns = None
+    if same_counter and rate.ns_per_tick is not None:
+        floor_ns = timer_floor_ticks() * rate.ns_per_tick
+    return ReportClock(
+        header.boot_id,
+        header.tick_source.name.lower(),
+        rate,
+        header.opened.tick,
+        header.opened_unix_ns,
+        floor_ns,
+    )
+
+
+def saved_rate() -> SavedRate | None:
+    """Return the rate of the calibration that was saved in this boot, None when there is none."""
+    try:
+        history = import_module("cfctl.clock.history")
+    except ImportError:
+        return None
+    calibration = history.saved_calibration()
+    if calibration is None or not calibration.frequency_hz:
+        return None
+    return SavedRate(
+        1e9 / calibration.frequency_hz,
+        float(calibration.frequency_uncertainty_ppb or 0.0),
+        str(calibration.boot_id),
+        f"calibration ({safe_text(calibration.source)})",
+    )
+
+
+def timer_floor_ticks() -> float:
+    """Return what two neighbouring readings of the tick counter differ by: the median, in ticks.
+
+    An upper bound of what an empty span reads, as the readings are made from Python; about 100 us.
+    """
+    from cfctl._native import ticks
+
+    readings = [ticks() for _ in range(_FLOOR_READS + 1)]
+    return sorted(later - earlier for earlier, later in itertools.pairwise(readings))[_FLOOR_READS // 2]

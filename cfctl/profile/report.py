@@ -1,0 +1,164 @@
+"""The report: from segments to statistics per operation. Lossless, so that saved reports merge."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from cfctl.errors import InputError
+from cfctl.profile.statistics import OperationStatistics, TimeScale, operation_statistics
+from cfctl.profile.tally import Tally, merge
+from cfctl.records import Document
+
+if TYPE_CHECKING:
+    from cfctl.segment.tick_rate import TickRate
+
+
+@dataclass(frozen=True, slots=True)
+class ReportClock:
+    """A tick counter that times of the report are from, and the Unix time of one of its ticks.
+
+    `floor_ns` is what the timer reads of a span in which nothing happens; None when it is not known
+    for this clock.
+    """
+
+    boot_id: str
+    tick_source: str
+    rate: TickRate
+    anchor_tick: int
+    anchor_unix_ns: int
+    floor_ns: float | None
+
+    @property
+    def scale(self) -> TimeScale:
+        """Return the scale that turns this clock's ticks into nanoseconds."""
+        return TimeScale(self.rate, self.anchor_tick, self.anchor_unix_ns, self.floor_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedProcess:
+    """A process whose segment went into the report; `state` is live, ended or killed (not closed)."""
+
+    pid: int
+    command_line: tuple[str, ...]
+    state: str
+    opened_unix_ns: int
+    run_id: str
+    samples_lost: int
+    shards_refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileReport(Document):
+    """Statistics of every operation of some processes.
+
+    `other_kinds` counts entries of instruments that are no operations. `problems` name what of the
+    segments was torn, truncated or contradictory: the rest is whole.
+    """
+
+    SCHEMA: ClassVar[str] = "cfctl.profile"
+    VERSION: ClassVar[int] = 1
+    total_samples: int
+    operations: tuple[OperationStatistics, ...]
+    samples_lost: int
+    shards_refused: int
+    processes: tuple[RecordedProcess, ...]
+    clocks: tuple[ReportClock, ...]
+    other_kinds: dict[str, int]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What one segment, or one clock of a saved report, brings to a report."""
+
+    clock: ReportClock
+    tallies: tuple[Tally, ...]
+    processes: tuple[RecordedProcess, ...]
+    other_kinds: dict[str, int] = dataclasses.field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+def build_report(recordings: Sequence[Recording]) -> ProfileReport:
+    """Return one report of all recordings; equal operations of one clock become one row.
+
+    Rows are in the order of `sort_operations`'s default, slowest mean first.
+    """
+    clocks: dict[tuple[str, str], ReportClock] = {}
+    tallies: dict[tuple[str, str], list[Tally]] = {}
+    for recording in recordings:
+        key = (recording.clock.boot_id, recording.clock.tick_source)
+        clocks[key] = _better_clock(clocks.get(key), recording.clock)
+        tallies.setdefault(key, []).extend(recording.tallies)
+    operations = [
+        operation_statistics(tally, clocks[key].scale, index)
+        for index, key in enumerate(clocks)
+        for tally in merge(tallies[key])
+    ]
+    processes = tuple(process for recording in recordings for process in recording.processes)
+    other_kinds: dict[str, int] = {}
+    for recording in recordings:
+        for kind, entries in recording.other_kinds.items():
+            other_kinds[kind] = other_kinds.get(kind, 0) + entries
+    return ProfileReport(
+        total_samples=sum(operation.count for operation in operations),
+        operations=tuple(sort_operations(operations)),
+        samples_lost=sum(process.samples_lost for process in processes),
+        shards_refused=sum(process.shards_refused for process in processes),
+        processes=processes,
+        clocks=tuple(clocks.values()),
+        other_kinds=other_kinds,
+        problems=tuple(problem for recording in recordings for problem in recording.problems),
+    )
+
+
+def _better_clock(known: ReportClock | None, other: ReportClock) -> ReportClock:
+    if known is None or known.rate.uncertainty_ppb is None:
+        return other
+    worse = other.rate.uncertainty_ppb is None or other.rate.uncertainty_ppb >= known.rate.uncertainty_ppb
+    return known if worse else other
+
+
+_VALUES: Final[dict[str, Callable[[OperationStatistics], float | None]]] = {
+    "mean": lambda operation: operation.mean.value,
+    "count": lambda operation: operation.count,
+    "rate": lambda operation: operation.rate.value,
+    "errors": lambda operation: operation.errors,
+    "error-ratio": lambda operation: operation.error_ratio,
+    "min": lambda operation: operation.min.value,
+    "stddev": lambda operation: operation.stddev.value,
+    "p50": lambda operation: operation.p50.value,
+    "p90": lambda operation: operation.p90.value,
+    "p99": lambda operation: operation.p99.value,
+    "p99.9": lambda operation: operation.p99_9.value,
+    "max": lambda operation: operation.max.value,
+    "total": lambda operation: operation.total.value,
+}
+SORT_KEYS: Final = ("name", *_VALUES)
+
+
+def sort_operations(operations: Iterable[OperationStatistics], by: str = "mean") -> list[OperationStatistics]:
+    """Return the operations, largest first, or by name; those without the value last.
+
+    Raises InputError for a key that is not in SORT_KEYS.
+    """
+    if by not in SORT_KEYS:
+        raise InputError(f"Operations can not be sorted by '{by}'.", f"Keys: {', '.join(SORT_KEYS)}.")
+    named = sorted(operations, key=lambda operation: (operation.name, operation.labels))
+    if by == "name":
+        return named
+    value = _VALUES[by]
+
+    def largest_first(operation: OperationStatistics) -> tuple[bool, float]:
+        found = value(operation)
+        return (found is None, -(found or 0.0))
+
+    return sorted(named, key=largest_first)
+
+
+def selected(report: ProfileReport, sort: str = "mean", top: int | None = None) -> ProfileReport:
+    """Return the report with its operations sorted, and only the first `top` of them."""
+    operations = sort_operations(report.operations, sort)
+    return dataclasses.replace(report, operations=tuple(operations[:top]))

@@ -1,0 +1,130 @@
+"""`profile run`: a command under a fresh run id, and the report of all it recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cfctl import paths
+from cfctl.errors import SegmentError, StateError
+from cfctl.profile import inject
+from cfctl.profile.inject.sitecustomize import REQUEST_VARIABLE
+from cfctl.profile.interpreter import check_interpreter, python_command
+from cfctl.profile.launch import run_to_end
+from cfctl.profile.patterns import FunctionPattern, unmatched
+from cfctl.profile.recording import record_of_file
+from cfctl.profile.report import ProfileReport, Recording, build_report
+from cfctl.segment.directory import segments_of_run
+
+_NOTES_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a command ended, what it recorded, and what its user should know, a sentence each."""
+
+    status: int
+    report: ProfileReport
+    notes: tuple[str, ...]
+
+
+def run_and_record(
+    command: Sequence[str], patterns: Sequence[FunctionPattern] = (), follow_children: bool = False
+) -> RunOutcome:
+    """Run a command and return its exit status with the report of its segments.
+
+    The segments of all its processes that carry the run id are merged. Raises LaunchError when it
+    was not run.
+    """
+    run_id = uuid.uuid4().hex
+    environment = paths.environment() | {"CFCTL_RUN_ID": run_id}
+    python = python_command(command)
+    if python is not None:
+        check_interpreter(python, environment, bool(patterns))
+    with _notes_file(run_id, bool(patterns)) as notes_file:
+        if patterns:
+            environment |= _request(patterns, follow_children, environment.get("PYTHONPATH"), notes_file)
+        status = run_to_end(command, environment)
+        notes = _read_notes(notes_file)
+    report = build_report(list(_recordings(run_id, notes)))
+    notes += _never_called(patterns, report, notes)
+    return RunOutcome(status, report, tuple(notes))
+
+
+def _request(
+    patterns: Sequence[FunctionPattern], follow: bool, pythonpath: str | None, notes_file: Path | None
+) -> dict[str, str]:
+    """Return the environment by which sitecustomize is found and knows what to do."""
+    directory = str(Path(inject.__file__).parent)
+    request = {
+        "functions": [str(pattern) for pattern in patterns],
+        "follow": follow,
+        "pythonpath": pythonpath,
+        "notes": None if notes_file is None else str(notes_file),
+    }
+    return {
+        REQUEST_VARIABLE: json.dumps(request),
+        "PYTHONPATH": os.pathsep.join([directory, pythonpath] if pythonpath else [directory]),
+    }
+
+
+@contextlib.contextmanager
+def _notes_file(run_id: str, wanted: bool) -> Iterator[Path | None]:
+    """Yield an empty private file in the segment directory, None when it can not be made."""
+    path = paths.segment_directory() / f"run-{run_id}.notes"
+    if not wanted:
+        yield None
+        return
+    try:
+        paths.ensure_private_directory(path.parent)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except (OSError, StateError):
+        # Neither will there be segments; the program itself warns of that, with the reason.
+        yield None
+        return
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _read_notes(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        lines = paths.read_bounded(path, _NOTES_BYTES).decode("utf-8", "replace").splitlines()
+    except (OSError, StateError) as error:
+        return [f"What the program had to say was lost: {error}"]
+    return [f"{line}." for line in dict.fromkeys(lines)]
+
+
+def _recordings(run_id: str, notes: list[str]) -> Iterator[Recording]:
+    try:
+        files = segments_of_run(run_id)
+    except SegmentError as error:
+        notes.append(str(error))
+        return
+    for file in files:
+        try:
+            yield record_of_file(file.path)
+        except SegmentError as error:
+            notes.append(str(error))
+
+
+def _never_called(
+    patterns: Sequence[FunctionPattern], report: ProfileReport, notes: Sequence[str]
+) -> list[str]:
+    seen = [operation.name for operation in report.operations]
+    seen += [note.partition(" ")[0] for note in notes]
+    missing = unmatched(patterns, seen)
+    if not missing:
+        return []
+    hint = "" if any(p.module == "__main__" for p in missing) else " A script's own are __main__:NAME."
+    return [f"Never called: {', '.join(map(str, missing))}.{hint}"]

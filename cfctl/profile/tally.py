@@ -1,0 +1,143 @@
+"""An operation's counters and histogram in ticks: lossless, and mergeable with another's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Final
+
+from cfctl import _native
+
+if TYPE_CHECKING:
+    from cfctl.segment.records import Entry
+
+KIND: Final = "operation"
+# What the fields of an operation's shards must be for a tally.
+_COUNTERS: Final = ("count", "errors", "sum", "min", "max", "out_of_range", "first_tick", "last_tick")
+_HISTOGRAM: Final = "histogram"
+
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What all threads recorded for one operation; times in ticks.
+
+    `buckets` are (bucket, samples) ascending, without empty ones; samples of 2**40 ticks and more
+    are in all fields but the buckets. The last four are None without a sample.
+    """
+
+    name: str
+    labels: Labels
+    count: int
+    errors: int
+    sum_ticks: int
+    out_of_range: int
+    threads: int
+    buckets: tuple[tuple[int, int], ...]
+    min_ticks: int | None
+    max_ticks: int | None
+    first_tick: int | None
+    last_tick: int | None
+
+    @cached_property
+    def in_range(self) -> int:
+        """Return the number of samples in the buckets."""
+        return sum(samples for _, samples in self.buckets)
+
+    def value_at(self, quantile: float) -> tuple[float, float] | None:
+        """Return (value, half width of its bucket) at a quantile, in ticks.
+
+        The bucket is that of the sample of rank ceil(q n), out-of-range samples being the largest;
+        None when the rank falls on one of those, or there is no sample.
+        """
+        rank = max(1, math.ceil(quantile * (self.in_range + self.out_of_range)))
+        seen = 0
+        for bucket, samples in self.buckets:
+            seen += samples
+            if seen >= rank:
+                return _middle(bucket)
+        return None
+
+    def stddev_ticks(self) -> float | None:
+        """Return the sample standard deviation of the buckets' middles, None below two samples."""
+        if self.in_range < 2:
+            return None
+        values = [(_middle(bucket)[0], samples) for bucket, samples in self.buckets]
+        mean = math.fsum(value * samples for value, samples in values) / self.in_range
+        squares = math.fsum((value - mean) ** 2 * samples for value, samples in values)
+        return math.sqrt(squares / (self.in_range - 1))
+
+
+@cache
+def _middle(bucket: int) -> tuple[float, float]:
+    lowest, width = _native.histogram_bounds(bucket)
+    return lowest + (width - 1) / 2, (width - 1) / 2
+
+
+def bucket_bounds(bucket: int) -> tuple[int, int]:
+    """Return the (lowest, highest) value of a bucket."""
+    lowest, width = _native.histogram_bounds(bucket)
+    return lowest, lowest + width - 1
+
+
+def sparse(histogram: bytes) -> tuple[tuple[int, int], ...]:
+    """Return a dense histogram (native uint64 buckets) as (bucket, samples), without empty ones."""
+    return tuple(
+        (bucket, samples) for bucket, samples in enumerate(memoryview(histogram).cast("Q")) if samples
+    )
+
+
+def tally_of(entry: Entry) -> Tally | None:
+    """Return the tally of an entry of kind "operation", None when its fields are not those of one."""
+    values = entry.values
+    histogram = values.get(_HISTOGRAM)
+    numbers = {name: values.get(name) for name in _COUNTERS}
+    fields = {field.name: field for field in entry.fields}
+    if not isinstance(histogram, bytes) or not fields.keys() >= numbers.keys():
+        return None
+    if fields[_HISTOGRAM].sub_bits != _native.HISTOGRAM_SUB_BITS:
+        return None
+
+    def number(name: str) -> int:
+        value = numbers[name]
+        return value if isinstance(value, int) else 0
+
+    def seen(name: str) -> int | None:
+        value = numbers[name]
+        return value if count and isinstance(value, int) else None
+
+    count = number("count")
+    return Tally(
+        entry.name, entry.labels, count, number("errors"), number("sum"), number("out_of_range"),
+        entry.threads, sparse(histogram), seen("min"), seen("max"), seen("first_tick"), seen("last_tick"),
+    )  # fmt: skip
+
+
+def merge(tallies: Iterable[Tally]) -> tuple[Tally, ...]:
+    """Return one tally per name and labels, in the order of their first appearance.
+
+    All must be of the same clock.
+    """
+    groups: dict[tuple[str, Labels], list[Tally]] = {}
+    for tally in tallies:
+        groups.setdefault((tally.name, tally.labels), []).append(tally)
+    return tuple(group[0] if len(group) == 1 else _merged(group) for group in groups.values())
+
+
+def _merged(group: Sequence[Tally]) -> Tally:
+    buckets: dict[int, int] = {}
+    for tally in group:
+        for bucket, samples in tally.buckets:
+            buckets[bucket] = buckets.get(bucket, 0) + samples
+    return Tally(
+        group[0].name, group[0].labels, sum(t.count for t in group), sum(t.errors for t in group),
+        sum(t.sum_ticks for t in group), sum(t.out_of_range for t in group), sum(t.threads for t in group),
+        tuple(sorted(buckets.items())),
+        min((t.min_ticks for t in group if t.min_ticks is not None), default=None),
+        max((t.max_ticks for t in group if t.max_ticks is not None), default=None),
+        min((t.first_tick for t in group if t.first_tick is not None), default=None),
+        max((t.last_tick for t in group if t.last_tick is not None), default=None),
+    )  # fmt: skip

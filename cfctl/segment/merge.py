@@ -1,0 +1,66 @@
+"""The shards of an entry become one value per field."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from cfctl.segment.format import U64_MAX, FieldType, MergeRule
+
+if TYPE_CHECKING:
+    from cfctl.segment.records import Field
+
+_SCALARS: Final = {
+    FieldType.U64: struct.Struct("<Q"),
+    FieldType.I64: struct.Struct("<q"),
+    FieldType.F64: struct.Struct("<d"),
+}
+_RULES: Final[Mapping[MergeRule, Callable[[Sequence[float]], float]]] = {
+    MergeRule.SUM: sum,
+    MergeRule.MIN: min,
+    MergeRule.MAX: max,
+    # The list of shards is in the order of their making.
+    MergeRule.LAST: lambda values: values[-1],
+}
+
+
+def merge_values(
+    fields: Sequence[Field], payloads: Sequence[memoryview]
+) -> dict[str, int | float | bytes | None]:
+    """Return the merged value of each field over the shards' payloads.
+
+    Sums are exact integers, however many shards. Without a shard, and for a minimum that no shard
+    has set (UINT64_MAX) or a number that is NaN, the value is None; a histogram is always there.
+    """
+    return {field.name: _merged(field, payloads) for field in fields}
+
+
+def _merged(field: Field, payloads: Sequence[memoryview]) -> int | float | bytes | None:
+    if field.type is FieldType.HISTOGRAM:
+        return _merged_histogram(field, payloads)
+    scalar = _SCALARS[field.type]
+    values: list[float] = [scalar.unpack_from(payload, field.offset)[0] for payload in payloads]
+    if field.type is FieldType.U64 and field.merge is MergeRule.MIN:
+        values = [value for value in values if value != U64_MAX]
+    values = [value for value in values if not math.isnan(value)]
+    return _RULES[field.merge](values) if values else None
+
+
+def _merged_histogram(field: Field, payloads: Sequence[memoryview]) -> bytes:
+    size = 8 * field.count
+    parts = [payload[field.offset : field.offset + size] for payload in payloads]
+    if len(parts) == 1:
+        return bytes(parts[0])
+    return merge_histograms(parts) if parts else bytes(size)
+
+
+def merge_histograms(parts: Sequence[bytes | memoryview]) -> bytes:
+    """Return the sum of equally long histograms, bucket by bucket, saturating at UINT64_MAX."""
+    from cfctl import _native
+
+    merged = bytearray(parts[0])
+    for part in parts[1:]:
+        _native.histogram_merge(merged, bytes(part))
+    return bytes(merged)

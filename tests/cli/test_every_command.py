@@ -1,0 +1,65 @@
+"""A smoke run of each command: it ends with a documented exit code, and what it prints as JSON is JSON.
+
+The commands are found by walking the program, so a new one is run too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer.main
+
+from cfctl.cli.app import app
+from cfctl.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from tests.conftest import Cfctl
+
+pytestmark = pytest.mark.host
+
+# What a command needs to end soon; all others are run with --json alone.
+ARGUMENTS: dict[str, list[str]] = {
+    "check": ["--window", "200ms"],
+    "calibrate": ["--duration", "10ms"],
+    "profile save": ["-o", "saved.json"],
+    "profile run": ["--", sys.executable, "-c", "pass"],
+}
+
+
+def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, set[str]]]:
+    """Yield every command that is no group, with its options."""
+    if not hasattr(command, "list_commands"):
+        yield " ".join(words), {spelling for parameter in command.params for spelling in parameter.opts}
+        return
+    for name in command.list_commands(None):
+        yield from leaves(command.get_command(None, name), (*words, name))
+
+
+COMMANDS = dict(leaves(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_ends_with_a_documented_code_and_valid_json(cfctl: Cfctl, name: str) -> None:
+    reports = "--json" in COMMANDS[name]
+    result = cfctl(*name.split(), *(["--json"] if reports else []), *ARGUMENTS.get(name, []))
+    assert "Traceback" not in result.stderr
+    assert "bug in cfctl" not in result.stderr
+    assert result.returncode in {ExitCode.OK, ExitCode.FINDING, ExitCode.UNMEASURED}, result.stderr
+    if result.returncode == ExitCode.UNMEASURED and not result.stdout:
+        assert result.stderr.startswith("cfctl: ")
+    elif reports and result.stdout:
+        document = json.loads(result.stdout)
+        assert list(document)[:2] == ["schema", "version"]
+        assert document["schema"].startswith("cfctl.")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_help(cfctl: Cfctl, name: str) -> None:
+    result = cfctl(*name.split(), "--help")
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"Usage: cfctl {name}")
+    assert len(result.stdout.splitlines()) >= 4

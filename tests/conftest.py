@@ -1,0 +1,65 @@
+"""What all tests share: an environment of their own, and the command line as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The tests see the installed package. `python -m pytest` would put the source tree before it, which
+# has no compiled core, unless a developer copied one there: then the source tree is what is meant.
+SOURCE_IS_COMPLETE = bool(list((ROOT / "cfctl").glob("_native*.so")))
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+if SOURCE_IS_COMPLETE:
+    sys.path.insert(0, str(ROOT))
+
+Cfctl = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Give every test a home of its own and no settings from outside."""
+    from cfctl import config
+
+    for name in list(os.environ):
+        if name.startswith(("CFCTL_", "_CFCTL_", "XDG_", "LC_")) or name in {"NO_COLOR", "FORCE_COLOR"}:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    config.load.cache_clear()
+    yield
+    config.load.cache_clear()
+
+
+@pytest.fixture
+def root() -> Path:
+    """Return the source tree."""
+    return ROOT
+
+
+@pytest.fixture
+def cfctl(tmp_path: Path) -> Cfctl:
+    """Return a function that runs `cfctl ARGUMENTS` as a process in an empty directory."""
+    directory = tmp_path / "work"
+    directory.mkdir()
+
+    def run(
+        *arguments: str, env: dict[str, str] | None = None, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        settings: dict[str, Any] = {"cwd": directory, "capture_output": True, "text": True, "timeout": 60}
+        settings |= options
+        if "stdout" in options or "stderr" in options:
+            settings.pop("capture_output")
+        environ = os.environ | ({"PYTHONPATH": str(ROOT)} if SOURCE_IS_COMPLETE else {}) | (env or {})
+        return subprocess.run([sys.executable, "-m", "cfctl", *arguments], env=environ, **settings)
+
+    return run
