@@ -81,7 +81,8 @@ class Distribution:
 
 def needed_samples(quantile: float) -> int:
     """Return how many samples a percentile needs: 10 / (1 - q)."""
-    return math.ceil(round(SAMPLES_ABOVE / (1 - quantile), 6))
+    # The quotient of two rounded numbers may lie a hair above the whole one that is meant.
+    return math.ceil(SAMPLES_ABOVE / (1 - quantile) * (1 - 1e-9))
 
 
 def from_native(

@@ -123,8 +123,14 @@ def run_pinned(
         for index, cpu in enumerate(cpus)
     ]
     with _quiet_interpreter(), _aside([cpu for cpu in cpus if cpu is not None]) as has_own_cpu:
-        for thread in threads:
-            thread.start()
+        try:
+            for thread in threads:
+                thread.start()
+        except BaseException:
+            # Ctrl-C, or no thread to be had, before there was anything to measure.
+            stop.set()
+            crew.abort()
+            raise
         look_s = _LOOK_S if has_own_cpu else _LOOK_RARELY_S
         interrupted = _wait(crew, stop, expected_ns, look_s, on_progress)
         for thread in threads:
@@ -156,6 +162,9 @@ class _Crew:
     def fail(self, error: BaseException) -> None:
         with self._lock:
             self.error = self.error or error
+        self.abort()
+
+    def abort(self) -> None:
         self._barrier.abort()
 
     def leave(self) -> None:
