@@ -55,7 +55,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The time lost to one cause, in how many gaps, and how that is known.
+    """The time lost to one cause, in how many gaps (some of which hold two), and how that is known.
 
     `before_handler_ns`: what of it passed before the kernel's handler began (delivery by the
     hypervisor or CPU); None where that was not observed.
@@ -190,12 +190,23 @@ def before_handler_ns(gaps: Iterable[Gap], spans: Sequence[Span]) -> list[int]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Unkept:
+    """The gaps that were counted but not kept for analysis: how many and how long together."""
+
+    gap_count: int = 0
+    lost_ns: int = 0
+
+
 def shares(
-    classified: Sequence[tuple[Part, ...]], methods: dict[Cause, str], before_ns: Sequence[int] | None = None
+    classified: Sequence[tuple[Part, ...]],
+    methods: dict[Cause, str],
+    before_ns: Sequence[int] | None = None,
+    unkept: Unkept = Unkept(),
 ) -> tuple[Share, ...]:
     """Return the share of each cause that occurred, the largest first, the unexplained always and last.
 
-    `before_ns` belongs to each gap's main part.
+    `before_ns` belongs to each gap's main part. What was not kept is unexplained.
     """
     times: dict[Cause, list[int]] = {Cause.UNEXPLAINED: []}
     before: dict[Cause, int] = {}
@@ -204,21 +215,29 @@ def shares(
             times.setdefault(part.cause, []).append(part.ns)
         if before_ns is not None and parts[0].cause not in {Cause.HYPERVISOR, Cause.UNEXPLAINED}:
             before[parts[0].cause] = before.get(parts[0].cause, 0) + min(before_ns[index], parts[0].ns)
-    total = sum(map(sum, times.values()))
+    total = sum(map(sum, times.values())) + unkept.lost_ns
     found = [
-        Share(
-            cause,
-            len(lost),
-            sum(lost),
-            sum(lost) / total if total else 0.0,
-            statistics.median(lost) if lost else 0.0,
-            max(lost, default=0),
-            before.get(cause),
-            methods.get(cause, ""),
-        )
+        _share(cause, lost, total, before.get(cause), methods.get(cause, ""), unkept)
         for cause, lost in times.items()
     ]
     return tuple(sorted(found, key=lambda share: (share.cause is Cause.UNEXPLAINED, -share.lost_ns)))
+
+
+def _share(
+    cause: Cause, lost: list[int], total: int, before_ns: int | None, method: str, unkept: Unkept
+) -> Share:
+    rest = unkept if cause is Cause.UNEXPLAINED else Unkept()
+    lost_ns = sum(lost) + rest.lost_ns
+    return Share(
+        cause,
+        len(lost) + rest.gap_count,
+        lost_ns,
+        lost_ns / total if total else 0.0,
+        statistics.median(lost) if lost else 0.0,
+        max(lost, default=0),
+        before_ns,
+        method,
+    )
 
 
 @dataclass(frozen=True, slots=True)

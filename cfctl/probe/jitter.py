@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from cfctl import _native
 from cfctl.errors import InputError
-from cfctl.probe import gap_causes
 from cfctl.probe.conversion import Conversion, conversion_at_hand
 from cfctl.probe.distribution import Distribution, from_native
-from cfctl.probe.gap_causes import Attribution, Observer
+from cfctl.probe.gap_causes import Attribution, attribute
+from cfctl.probe.gap_observation import AUTO, MODES, OFF, Observed, Observer, Sources, prepare
 from cfctl.probe.gaps import Gap, unpack
 from cfctl.probe.load import ThreadLoad, thread_load
 from cfctl.probe.scheduling import PmQos, Scheduling, pm_qos, refuse_starving_all_cpus
@@ -31,7 +31,7 @@ _GAPS_A_SECOND: Final = 20_000
 _MOST_GAPS: Final = 1 << 18
 _LEAST_GAPS: Final = 1 << 12
 _SHOWN_GAPS: Final = 100
-# Other steps than the counter's own are lost in the loop's turn.
+# A gap shorter than two steps can not be told from a turn.
 _LEAST_THRESHOLD_STEPS: Final = 2
 
 
@@ -107,7 +107,7 @@ def measure_jitter(
     *,
     scheduling: Scheduling | None = None,
     pm_qos_us: int | None = None,
-    attribution: str = "auto",
+    attribution: str = AUTO,
     conversion: Conversion | None = None,
     on_progress: Progress | None = None,
 ) -> Jitter:
@@ -123,10 +123,8 @@ def measure_jitter(
     refuse_starving_all_cpus(scheduling, chosen)
     if not MIN_DURATION_NS <= duration_ns <= MAX_DURATION_NS:
         raise InputError("The duration can not be used.", "It must be 1 ms to 1 h.", "5 s is the default.")
-    if attribution not in gap_causes.MODES:
-        raise InputError(
-            f"There is no attribution '{attribution}'.", f"There are: {', '.join(gap_causes.MODES)}."
-        )
+    if attribution not in MODES:
+        raise InputError(f"There is no attribution '{attribution}'.", f"There are: {', '.join(MODES)}.")
     conversion = conversion or conversion_at_hand()
     plan = _Plan(
         conversion.to_ticks(duration_ns),
@@ -135,7 +133,7 @@ def measure_jitter(
         attribution,
         conversion,
     )
-    sources = gap_causes.prepare(attribution)
+    sources = prepare(attribution)
     with pm_qos(pm_qos_us) as held:
         outcome = run_pinned(
             chosen,
@@ -173,12 +171,12 @@ def _capacity(duration_ns: int) -> int:
 class _Run:
     cpu: int
     raw: Mapping[str, Any]
-    observed: gap_causes.Observed
+    observed: Observed
 
 
-def _run(lane: Lane, plan: _Plan, sources: gap_causes.Sources) -> _Run:
+def _run(lane: Lane, plan: _Plan, sources: Sources) -> _Run:
     assert lane.cpu is not None
-    inspect = plan.attribution != "off"
+    inspect = plan.attribution != OFF
     with Observer(lane.cpu, sources, plan.conversion.ns_per_tick * plan.duration_ticks, inspect) as observer:
         start_tick = lane.ready()
         observer.begin()
@@ -228,8 +226,8 @@ def _causes(run: _Run, plan: _Plan) -> tuple[tuple[LargestGap, ...], Attribution
     gaps = unpack(raw["kept"], line)
     attribution: Attribution | None = None
     causes: list[str | None] = [None] * len(gaps)
-    if plan.attribution != "off" and gaps:
-        attribution, named = gap_causes.attribute(raw, observed)
+    if plan.attribution != OFF and gaps:
+        attribution, named = attribute(raw, observed)
         causes = [cause.value for cause in named]
     start_ns = line.ns_of(raw["start_tick"])
     order = sorted(range(len(gaps)), key=lambda i: gaps[i].duration_ns, reverse=True)[:_SHOWN_GAPS]

@@ -27,6 +27,8 @@ _EDGE_SHARE: Final = 0.02
 _WIDEST_WINDOW_NS: Final = 40_000
 _MARGIN_NS: Final = 500
 _LEAST_PERIODS: Final = 40
+# As many tell the share to 1 %; an hour at 1000 Hz has a thousand times as many.
+_MOST_PERIODS: Final = 2_000
 # Validation: a tick in nearly every period, and a window elsewhere is rarely hit. A period that is
 # a multiple of the true one is hit as often at one of the other phases.
 _LEAST_COVERAGE: Final = 0.8
@@ -143,6 +145,7 @@ def _fit(gaps: Sequence[Gap], start_ns: int, end_ns: int, period_ns: int) -> Tic
     phase_ns, width_ns = window
     first, last = start_ns // period_ns + 1, (end_ns - period_ns) // period_ns
     odd_periods = range(first | 1, last, 2)
+    odd_periods = odd_periods[:: 1 + len(odd_periods) // _MOST_PERIODS]
     starts = [gap.start_ns for gap in gaps]
 
     def coverage(offset_ns: int) -> tuple[float, int]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _MOST_QUANTILES: Final = 5
 _SHOWN_GAPS: Final = 5
 _SHOWN_SPOILT: Final = 2
+_SHOWN_INTERRUPTS: Final = 6
 Row: TypeAlias = "tuple[str, str, str]"
 Column: TypeAlias = "tuple[str, JustifyMethod]"
 
@@ -114,6 +115,9 @@ def _print_attribution(attribution: Attribution, console: Console, shown_unit: s
         rows.append(("kernel tracepoints", "-", attribution.tracepoints))
     rows.append(_tick_row(attribution))
     rows.append(("steal", measured(attribution.steal, shown_unit), remark(attribution.steal)))
+    if attribution.interrupts:
+        most = sorted(attribution.interrupts.items(), key=lambda row: -row[1])[:_SHOWN_INTERRUPTS]
+        rows.append(("interrupts", "", ", ".join(f"{name} {count}" for name, count in most)))
     if attribution.recorded_switches_reason:
         rows.append(("switch records", "-", attribution.recorded_switches_reason))
     if attribution.analysed_gaps < attribution.total_gaps:

@@ -15,7 +15,7 @@ import pytest
 
 from cfctl.probe.attribution import Cause
 from cfctl.probe.conversion import Conversion
-from cfctl.probe.gap_causes import MODES
+from cfctl.probe.gap_observation import MODES
 from cfctl.probe.jitter import CpuJitter, measure_jitter
 from cfctl.probe.threads import usable_cpus
 

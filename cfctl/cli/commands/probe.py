@@ -243,7 +243,7 @@ def _scheduling(policy: str, priority: int | None, slack: str | None = None) -> 
 
 def _say_pm_qos(limit_us: int | None) -> None:
     if limit_us is not None:
-        message(f"Holding a PM QoS limit of {limit_us} us (/dev/cpu_dma_latency) while probing.")
+        message(f"A PM QoS limit of {limit_us} us is asked for (/dev/cpu_dma_latency) while probing.")
 
 
 def _finish(target: Output, document: Document, render: Callable[[Any, Console, str | None], None]) -> None:
