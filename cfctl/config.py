@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cfctl import paths
 from cfctl.errors import ConfigError, InputError, StateError, os_error_reason
-from cfctl.units import format_quantity, parse_bytes, parse_time_ns
+from cfctl.units import NS_PER_S, format_quantity, parse_bytes, parse_time_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,6 +52,11 @@ class Resolved:
     setting: Setting
     value: Any
     source: str
+
+    @property
+    def where(self) -> str:
+        """Return what to name in a message: the variable, the file, or "default"."""
+        return self.setting.environment_name if self.source == "environment" else self.source
 
 
 def _choice(*choices: str) -> Callable[[Any], str]:
@@ -312,9 +317,10 @@ def _toml_value(setting: Setting) -> str:
 def shown(setting: Setting, value: Any) -> str:
     """Return a value as people read it: times and sizes with their unit, flags as TOML writes them."""
     if setting.unit == "ns":
-        if value and value % 3_600_000_000_000 == 0:
-            return f"{value // 3_600_000_000_000} h"
-        return f"{value / 1e9:g} s" if value >= 1e9 else format_quantity(value, "ns")
+        hours, rest_ns = divmod(value, 3600 * NS_PER_S)
+        if hours and not rest_ns:
+            return f"{hours} h"
+        return f"{value / NS_PER_S:g} s" if value >= NS_PER_S else format_quantity(value, "ns")
     if setting.unit == "B":
         return f"{value / (1 << 20):g} MiB"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -30,7 +30,9 @@ def environment() -> dict[str, str]:
 
 def segment_directory() -> Path:
     """Return the directory of this user's segments: $CFCTL_SEGMENT_DIR, else /dev/shm/cfctl-<uid>."""
-    return Path(os.environ.get("CFCTL_SEGMENT_DIR") or f"/dev/shm/cfctl-{os.geteuid()}")  # noqa: S108
+    own = f"/dev/shm/cfctl-{os.geteuid()}"  # noqa: S108
+    # Absolute, as a forked child may have changed its working directory before it records.
+    return Path(os.environ.get("CFCTL_SEGMENT_DIR") or own).absolute()
 
 
 def segment_run_id() -> str | None:
@@ -134,11 +136,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_result(path: Path, data: bytes) -> None:
-    """Write a file the user named: a new or regular file is replaced whole, so that nothing is lost
-    when the disk is full; a device, a pipe or a file in a directory that takes no new files is written
-    in place.
+    """Write a file the user named; raises OSError.
 
-    Raises OSError.
+    A new or regular file is replaced whole, so that nothing is lost when the disk is full; a device,
+    a pipe, or a file in a directory that takes no new files is written in place.
     """
     try:
         mode = path.stat().st_mode

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,7 +21,24 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != RO
 if SOURCE_IS_COMPLETE:
     sys.path.insert(0, str(ROOT))
 
+# The same examples in every run, and no deadline: that would be an assertion of wall-clock speed.
+# `--hypothesis-profile=explore` looks for new ones.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile("fixed")
+
 Cfctl = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def outside_the_source_tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Leave the source tree: `python -c` in a test would import the package from there, not the installed one."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("outside"))
+    if SOURCE_IS_COMPLETE:
+        os.environ["PYTHONPATH"] = str(ROOT)
+    yield
+    os.chdir(before)
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +53,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     monkeypatch.setenv("LANG", "C.UTF-8")
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
     config.load.cache_clear()
     yield
     config.load.cache_clear()
@@ -59,7 +78,8 @@ def cfctl(tmp_path: Path) -> Cfctl:
         settings |= options
         if "stdout" in options or "stderr" in options:
             settings.pop("capture_output")
-        environ = os.environ | ({"PYTHONPATH": str(ROOT)} if SOURCE_IS_COMPLETE else {}) | (env or {})
-        return subprocess.run([sys.executable, "-m", "cfctl", *arguments], env=environ, **settings)
+        return subprocess.run(
+            [sys.executable, "-m", "cfctl", *arguments], env=os.environ | (env or {}), **settings
+        )
 
     return run

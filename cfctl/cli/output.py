@@ -87,7 +87,7 @@ class Output:
         formats = (TEXT, *exporter_names())
         name = "json" if json else format or settings.get("format")
         if name not in formats:
-            where = "" if format else f"{settings.resolved['format'].source}: "
+            where = "" if format else f"{settings.resolved['format'].where}: "
             raise InputError(f"{where}There is no format '{name}'.", f"Formats: {', '.join(formats)}.")
         shown_unit = unit or settings.get("unit")
         if shown_unit not in {"auto", "ns", "us", "ms", "s"}:
@@ -190,8 +190,10 @@ def message(text: str) -> None:
 
 
 def check_writable(path: str) -> None:
-    """Raise InputError when a file can not be written, StateError when the disk does not let it; leave
-    nothing behind."""
+    """Raise InputError when a file can not be written, StateError when the disk refuses it.
+
+    Nothing is left behind.
+    """
     target = Path(path)
     with _file_errors(path):
         if target.exists() and not target.is_file():

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cfctl.clock.condition import ClockHealth, health
     from cfctl.clock.costs import read_costs, tick_step
     from cfctl.clock.epoch import Recheck, recheck, residual
+    from cfctl.clock.history import saved_calibration
     from cfctl.clock.keeper import AutoRecalibration, start_auto_recalibration
     from cfctl.clock.offsets import CpuOffsets, cpu_offsets
     from cfctl.clock.procedure import calibrate, published_calibration
@@ -34,6 +35,7 @@ __all__ = [
     "read_costs",
     "recheck",
     "residual",
+    "saved_calibration",
     "start_auto_recalibration",
     "tick_step",
     "ticks",
@@ -54,6 +56,7 @@ _MODULE_OF = {
     "read_costs": "costs",
     "recheck": "epoch",
     "residual": "epoch",
+    "saved_calibration": "history",
     "start_auto_recalibration": "keeper",
     "tick_step": "costs",
 }

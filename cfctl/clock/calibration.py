@@ -40,8 +40,8 @@ class Calibration(Document):
     when NTP or PTP does.
 
     `frequency_uncertainty_ppb` is the standard error of the estimate when the verdict is "valid",
-    the bound from the bracket widths when it is "degraded"; None for `method` "median" says
-    nothing but the spread of its samples. A snapped frequency is the kernel's own rate;
+    the bound from the bracket widths when it is "degraded"; for the method "median" it is no more
+    than the spread of its samples. A snapped frequency is the kernel's own rate;
     `estimate_hz` is what was measured.
     """
 

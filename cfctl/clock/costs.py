@@ -62,5 +62,5 @@ def tick_step() -> Measurement:
         step * process_ns_per_tick(),
         "ns",
         sample_count=reads,
-        method=f"step of which 99 % of the increments are multiples: {step} {'tick' if step == 1 else 'ticks'}",
+        method=f"step of which 99 % of the increments are multiples: {step:g} {'tick' if step == 1 else 'ticks'}",
     )

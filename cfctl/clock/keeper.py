@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cfctl import _native
-from cfctl.clock import epoch, procedure
+from cfctl.clock import assembly, epoch, procedure
 from cfctl.clock.calibration import Calibration, ClusterPoint, ns_per_tick
 from cfctl.clock.fit import fit
 from cfctl.errors import CfctlError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _OLDEST_POINTS: Final = 12
 _MAX_POINTS: Final = 32
 _EPOCHS_KEPT: Final = 64
+# Two baselines have one rate when it is within so many standard errors of each one's own.
+_MAX_ERRORS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class MachineWork:
 
 
 def extended(old: Calibration, fresh: Calibration, *, snap: bool) -> Calibration | None:
-    """Return the calibration over the points of both, None when they do not lie on one line.
+    """Return the calibration over the points of both, None when they do not lie on one line of one rate.
 
     Its slope is better by the ratio of the baselines; a short fresh calibration alone would be a
     worse one than the old.
@@ -88,22 +90,32 @@ def extended(old: Calibration, fresh: Calibration, *, snap: bool) -> Calibration
     if len(points) < 3 or points[-1].tick <= points[0].tick or not old.points:
         return None
     line = fit(points, ns_per_tick(old))
-    if not line.valid:
+    if not line.valid or not all(_same_rate(line.line.frequency_hz, each) for each in (old, fresh)):
         return None
     slope = line.line.ns_per_tick
     half_width_ns = fresh.offset_bound_ns - (fresh.tick_step_ns or 0.0)
     span_ns = (points[-1].tick - points[0].tick) * slope
-    setting = procedure.Setting.observe(fresh.reference, fresh.method, snap)
-    result = procedure.from_fit(
-        setting,
+    given = assembly.Circumstances.observe(fresh.reference, fresh.method, snap)
+    outcome = assembly.fitted(
         line,
         points,
-        bound_ppb=2 * half_width_ns / span_ns * 1e9,
-        min_width=round(2 * half_width_ns / slope),
+        2 * half_width_ns / span_ns * 1e9,
+        round(2 * half_width_ns / slope),
         duration_ns=round(span_ns),
         cpu_time_ns=fresh.cpu_time_ns,
     )
-    return replace(result, pairs_kept=fresh.pairs_kept, cpu_changes=fresh.cpu_changes, host=fresh.host)
+    outcome = replace(outcome, pairs_kept=fresh.pairs_kept, cpu_changes=fresh.cpu_changes)
+    return assembly.assemble(given, outcome, assembly.snap_of(given, line))
+
+
+def _same_rate(joined_hz: float, part: Calibration) -> bool:
+    """Return whether a joined rate is one that a part allows.
+
+    A step between two short baselines far apart looks like a line of another rate: only the parts'
+    own rates tell the two apart.
+    """
+    off_ppb = abs(joined_hz / part.estimate_hz - 1) * 1e9
+    return off_ppb <= _MAX_ERRORS * part.frequency_uncertainty_ppb
 
 
 def thinned(points: tuple[ClusterPoint, ...]) -> tuple[ClusterPoint, ...]:

@@ -148,13 +148,17 @@ def run_check(checked: Check, facts: Facts) -> CheckResult:
         reason = safe_text(f"{type(error).__name__}: {error}", 300)
         return _result(checked, Status.ERROR, host, severity, reason=reason)
     if isinstance(outcome, NotApplicable):
-        return _result(checked, Status.NOT_APPLICABLE, host, severity, reason=outcome.reason)
-    return _result(checked, Status.PASS, host, severity, description=outcome.note)
+        return _result(checked, Status.NOT_APPLICABLE, host, severity, reason=safe_text(outcome.reason, 300))
+    return _result(checked, Status.PASS, host, severity, description=safe_text(outcome.note, 400))
 
 
 def _host_note(checked: Check, host: Host) -> str:
     """Return the reason behind the reason where a guest can not see what its host decides."""
-    hidden = checked.scope is Scope.MACHINE and host.environment.is_guest and not checked.needs
+    hidden = (
+        checked.scope is Scope.MACHINE
+        and host.environment.is_guest
+        and not {"measurements", "pid"} & set(checked.needs)
+    )
     return "; in a guest the host decides it" if hidden else ""
 
 
@@ -163,13 +167,12 @@ def _issue(checked: Check, severity: Severity, issue: Issue, host: Host) -> Chec
         issue.scope or checked.scope, host.environment, kernel_is_writable(host.view)
     )
     solution, commands = addressed(issue.fix, actor, host.view)
-    # A profile moves the nominal severity; a check that escalates by value has the last word.
-    shift = severity is not checked.severity
     return _result(
         checked,
         Status.ISSUE,
         host,
-        severity if shift or issue.severity is None else issue.severity,
+        # A profile moves the nominal severity; what a check makes of a value has the last word.
+        issue.severity or severity,
         description=safe_text(issue.description, 400),
         actor=actor,
         solution=solution,

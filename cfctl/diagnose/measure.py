@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cfctl.diagnose.measurements import ClockFit, Measurements, TickOffsets
 from cfctl.errors import CfctlError
@@ -12,23 +12,51 @@ from cfctl.text import safe_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cfctl.clock import Calibration, CpuOffsets
+    from cfctl.records import Measurement
+
 T = TypeVar("T")
 # Half of the default calibration: enough to tell 1 ppm, and a diagnosis should not wait for more.
 CALIBRATION_NS: Final = 50_000_000
 
 
-def measure_host(clock: Any = None) -> Measurements:
-    """Return what the measured checks need; what fails is None with its reason. Takes about a second.
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    """The measurements of `cfctl.clock` that a diagnosis makes; replaced in tests."""
 
-    `clock` is the module cfctl.clock, or what stands for it in a test. Nothing is saved.
+    calibrate: Callable[[], Calibration]
+    saved_calibration: Callable[[], Calibration | None]
+    cpu_offsets: Callable[[], CpuOffsets]
+    read_costs: Callable[[], dict[str, Measurement]]
+
+
+def real_instruments() -> Instruments:
+    """Return the instruments of this machine; raises ImportError without the C core or numpy."""
+    from cfctl import clock
+    from cfctl.clock import history
+
+    return Instruments(
+        lambda: clock.calibrate(duration_ns=CALIBRATION_NS, publish=False),
+        history.saved_calibration,
+        clock.cpu_offsets,
+        clock.read_costs,
+    )
+
+
+def measure_host(find: Callable[[], Instruments] = real_instruments) -> Measurements:
+    """Return what the measured checks need; what fails is None with its reason. Nothing is saved.
+
+    Takes about a second, most of it for the offsets between CPUs.
     """
-    clock = clock or import_module("cfctl.clock")
     reasons: dict[str, str] = {}
+    instruments = _attempt("instruments", reasons, find)
+    if instruments is None:
+        return Measurements(reasons=dict.fromkeys(("fit", "offsets", "costs"), reasons["instruments"]))
     return Measurements(
-        _attempt("fit", reasons, lambda: _fit(clock.calibrate(duration_ns=CALIBRATION_NS))),
-        _attempt("saved_fit", reasons, lambda: _saved_fit(clock.saved_calibration())),
-        _attempt("offsets", reasons, lambda: _offsets(clock.cpu_offsets(), reasons)),
-        _attempt("costs", reasons, lambda: dict(clock.read_costs())) or {},
+        _attempt("fit", reasons, lambda: _fit(instruments.calibrate())),
+        _attempt("saved_fit", reasons, lambda: _saved_fit(instruments.saved_calibration())),
+        _attempt("offsets", reasons, lambda: _offsets(instruments.cpu_offsets(), reasons)),
+        _attempt("costs", reasons, instruments.read_costs) or {},
         reasons,
     )
 
@@ -42,9 +70,10 @@ def _attempt(name: str, reasons: dict[str, str], measure: Callable[[], T]) -> T 
         return None
 
 
-def _fit(calibration: Any) -> ClockFit:
+def _fit(calibration: Calibration) -> ClockFit:
     return ClockFit(
         calibration.source,
+        calibration.source_reason,
         str(calibration.verdict),
         calibration.verdict_reason,
         calibration.estimate_hz,
@@ -54,11 +83,11 @@ def _fit(calibration: Any) -> ClockFit:
     )
 
 
-def _saved_fit(calibration: Any) -> ClockFit | None:
+def _saved_fit(calibration: Calibration | None) -> ClockFit | None:
     return None if calibration is None else _fit(calibration)
 
 
-def _offsets(measured: Any, reasons: dict[str, str]) -> TickOffsets | None:
+def _offsets(measured: CpuOffsets, reasons: dict[str, str]) -> TickOffsets | None:
     pairs = [
         (abs(offset), bound, (measured.cpus[i], measured.cpus[j]))
         for i, (offsets, bounds) in enumerate(zip(measured.offset_ns, measured.bound_ns, strict=True))

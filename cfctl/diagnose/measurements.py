@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ClockFit:
-    """A calibration as far as a check needs it; `source` is the tick source it fits ("tsc", ...).
+    """A calibration as far as a check needs it; `source` is the tick source it fits: "tsc", "cntvct", or
+    "os" where there is no usable counter, for which `source_reason` says why.
 
     `verdict` is valid, degraded (usable, wide) or another word. `estimate_hz` is what was measured,
     `uncertainty_ppb` its standard error. `stated_ppb` is how far the measured rate lies from the
@@ -21,6 +22,7 @@ class ClockFit:
     """
 
     source: str
+    source_reason: str
     verdict: str
     verdict_reason: str
     estimate_hz: float

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from cfctl.records import Document, Severity, Verdict
+from cfctl.records import Document, Judgement, JudgementLevel, Severity, Verdict
 
 if TYPE_CHECKING:
     from cfctl.diagnose.measurements import Measurements
     from cfctl.host.fingerprint import Fingerprint
+
+
+_LEVELS: Final = {
+    Severity.LOW: JudgementLevel.NOTICE,
+    Severity.MEDIUM: JudgementLevel.WARNING,
+    Severity.HIGH: JudgementLevel.ERROR,
+    Severity.CRITICAL: JudgementLevel.ERROR,
+}
 
 
 class Status(enum.StrEnum):
@@ -109,6 +117,15 @@ class CheckResult:
     reason: str | None
     impact_ns_per_s: float | None
 
+    def fails(self, fail_on: Severity) -> bool:
+        """Return whether this is an issue that the reader can fix, at or above a severity."""
+        return self.status is Status.ISSUE and self.actor is Actor.YOU and self.severity.rank >= fail_on.rank
+
+    @property
+    def is_unseen(self) -> bool:
+        """Return whether nothing is known about the subject."""
+        return self.status in {Status.UNOBSERVABLE, Status.ERROR}
+
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis(Document):
@@ -120,6 +137,7 @@ class Diagnosis(Document):
 
     SCHEMA: ClassVar[str] = "cfctl.diagnosis"
     VERSION: ClassVar[int] = 1
+    ROWS: ClassVar[str | None] = "checks"
     verdict: Verdict
     verdict_reason: str
     profile: str
@@ -133,6 +151,27 @@ class Diagnosis(Document):
     measurements_reason: str | None
     counts: dict[str, int]
     checks: tuple[CheckResult, ...]
+
+    def judgements(self) -> tuple[Judgement, ...]:
+        """Return each check that applies; an issue that is not yours to fix, or below `fail_on`, counts as a pass."""
+        return tuple(
+            self._judgement(result) for result in self.checks if result.status is not Status.NOT_APPLICABLE
+        )
+
+    def _judgement(self, result: CheckResult) -> Judgement:
+        if result.status is Status.ISSUE:
+            counts_as = Verdict.FAIL if result.fails(self.fail_on) else Verdict.PASS
+            text = f"{result.description} For {result.actor}: {result.solution}"
+            level = _LEVELS[result.severity] if result.actor is Actor.YOU else JudgementLevel.NOTICE
+            return Judgement(result.id, result.area, Verdict.FAIL, counts_as, level, text)
+        if result.is_unseen:
+            counts_as = Verdict.INCONCLUSIVE if result.id in self.required else Verdict.PASS
+            text = result.reason or ""
+            return Judgement(
+                result.id, result.area, Verdict.INCONCLUSIVE, counts_as, JudgementLevel.NOTICE, text
+            )
+        text = result.description or ""
+        return Judgement(result.id, result.area, Verdict.PASS, Verdict.PASS, JudgementLevel.NOTICE, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,4 +193,5 @@ class Catalogue(Document):
 
     SCHEMA: ClassVar[str] = "cfctl.checks"
     VERSION: ClassVar[int] = 1
+    ROWS: ClassVar[str | None] = "checks"
     checks: tuple[CheckDescription, ...]

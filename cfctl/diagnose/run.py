@@ -188,20 +188,10 @@ def judged(
 ) -> tuple[Verdict, str]:
     """Return the verdict over results and the sentence that explains it."""
     by_id = {result.id: result for result in results}
-    failing = [
-        result.id
-        for result in by_id.values()
-        if result.status is Status.ISSUE
-        and result.actor is Actor.YOU
-        and result.severity.rank >= fail_on.rank
-    ]
+    failing = [result.id for result in by_id.values() if result.fails(fail_on)]
     if failing:
         return Verdict.FAIL, f"you can fix {', '.join(failing)} (at or above {fail_on})"
-    unseen = [
-        name
-        for name in required
-        if name not in by_id or by_id[name].status in {Status.UNOBSERVABLE, Status.ERROR}
-    ]
+    unseen = [name for name in required if name not in by_id or by_id[name].is_unseen]
     if unseen:
         return Verdict.INCONCLUSIVE, f"required and not observed: {', '.join(unseen)}"
     return Verdict.PASS, f"no issue at or above {fail_on} that you can fix"

@@ -12,6 +12,7 @@ from cfctl.errors import UnobservableError
 from cfctl.host.cpus import format_cpu_list
 from cfctl.host.environment import Environment, environment
 from cfctl.host.kernel import command_line, cpu_vendor
+from cfctl.host.processes import effective_capabilities, soft_limit
 from cfctl.host.syscalls import SyscallError
 from cfctl.host.topology import Topology, topology
 from cfctl.host.view import HostView, Lack, UnreadableError, shown
@@ -94,7 +95,7 @@ class Host:
     def saw(self, source: str, parsed: T, raw: str | None = None) -> T:
         """Keep a read as evidence and return what it means."""
         text = safe_text(parsed if raw is None else raw, _MAX_RAW)
-        self.evidence.append(Evidence(source, text, parsed))
+        self.evidence.append(Evidence(source, text, _cleaned(parsed)))
         return parsed
 
     def integer(self, path: str) -> int:
@@ -176,6 +177,20 @@ class Host:
             raise UnobservableError(NEEDS_PID)
         return self.pid
 
+    def limit(self, name: str) -> int:
+        """Return the soft RLIMIT_`name` of the target, of this program without one."""
+        if self.pid is not None:
+            return self.saw(f"/proc/{self.pid}/limits {name}", soft_limit(self.view, self.pid, name))
+        return self.asked(f"getrlimit(RLIMIT_{name})", lambda: self.view.syscalls.limit(name))
+
+    def may(self, capability: int, name: str) -> bool:
+        """Return whether the target, or this program without one, has an effective capability."""
+        if self.pid is not None:
+            source, held = f"/proc/{self.pid}/status CapEff", effective_capabilities(self.view, self.pid)
+        else:
+            source, held = "capget", self.view.syscalls.capabilities()
+        return self.saw(f"{source} {name}", bool(held >> capability & 1))
+
     @property
     def has_interval(self) -> bool:
         """Return whether there are two views to compare."""
@@ -196,7 +211,7 @@ class Host:
             self.now(sample)
             raise UnobservableError(NEEDS_TWO)
         earlier = self.facts.samples_before[sample]
-        if isinstance(earlier, UnobservableError):
+        if isinstance(earlier, Exception):
             raise earlier
         seconds = (self.view.monotonic_ns - before.monotonic_ns) / 1e9
         if seconds <= 0:
@@ -214,9 +229,20 @@ class Host:
         return self.saw(f"measured cost of {operation}, ns", round(self.measured().cost_ns(operation), 1))
 
 
+def _cleaned(value: Any) -> Any:
+    """Return a value whose text holds nothing a terminal or page interprets."""
+    if isinstance(value, str):
+        return safe_text(value)
+    if isinstance(value, (list, tuple)):
+        return [_cleaned(item) for item in value]
+    if isinstance(value, dict):
+        return {safe_text(key): _cleaned(item) for key, item in value.items()}
+    return value
+
+
 def sampled(sample: Sample, view: HostView, pid: int | None) -> Any:
-    """Return a sample, or the error for which there is none."""
+    """Return a sample, or the exception for which there is none: it belongs to the checks that compare it."""
     try:
         return sample(view, pid)
-    except UnobservableError as error:
+    except Exception as error:  # noqa: BLE001 - raised again in the check that asks for the change
         return error

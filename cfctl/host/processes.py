@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from cfctl.host.syscalls import UNLIMITED
 from cfctl.host.view import HostView, Lack, UnreadableError, garbage, integer_in, shown
 
 
@@ -76,6 +77,32 @@ def status(view: HostView, pid: int | None, name: str) -> str:
     if value is None:
         raise UnreadableError(f"{shown(path)} {name}", Lack.MISSING)
     return value
+
+
+# How /proc/PID/limits names what getrlimit(2) calls RLIMIT_*. Source: kernel, fs/proc/base.c.
+_LIMIT_NAMES: Final = {
+    "MEMLOCK": "Max locked memory",
+    "NOFILE": "Max open files",
+    "NICE": "Max nice priority",
+    "RTPRIO": "Max realtime priority",
+    "RTTIME": "Max realtime timeout",
+}
+
+
+def soft_limit(view: HostView, pid: int, name: str) -> int:
+    """Return the soft RLIMIT_`name` of a process, UNLIMITED for none; raises UnreadableError."""
+    path = f"{directory(pid)}/limits"
+    title = _LIMIT_NAMES[name]
+    for line in view.lines(path):
+        if line.startswith(title):
+            value = (line.removeprefix(title).split() or [""])[0]
+            return UNLIMITED if value == "unlimited" else integer_in(path, value)
+    raise UnreadableError(f"{shown(path)} {title}", Lack.MISSING)
+
+
+def effective_capabilities(view: HostView, pid: int) -> int:
+    """Return the effective capabilities of a process as a bit mask; raises UnreadableError."""
+    return integer_in(f"{directory(pid)}/status", status(view, pid, "CapEff"), 16)
 
 
 def status_integer(view: HostView, pid: int | None, name: str) -> int:

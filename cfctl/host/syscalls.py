@@ -192,6 +192,13 @@ class RealSyscalls:
         return result
 
 
+def _is_number(value: Any, kind: type[Any]) -> bool:
+    """Return whether a JSON value is a number of 64 bits, whole for `kind` int."""
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
+        return False
+    return -(2**63) <= value < 2**64
+
+
 class CapturedSyscalls:
     """The answers another host gave, from the syscalls.json of its capture.
 
@@ -224,9 +231,9 @@ class CapturedSyscalls:
 
     def _number(self, name: str, key: str | None = None) -> int:
         answer = self._answer(name, key)
-        if isinstance(answer, bool) or not isinstance(answer, int):
+        if not _is_number(answer, int):
             raise SyscallError(name, "the capture holds no number")
-        return answer
+        return int(answer)
 
     def _record(self, name: str, kind: type[Any]) -> Any:
         answer = self._answer(name)
@@ -235,8 +242,8 @@ class CapturedSyscalls:
         values = {}
         for field in fields(kind):
             value = answer.get(field.name)
-            wanted = (str,) if field.type == "str" else (int, float) if field.type == "float" else (int,)
-            if isinstance(value, bool) or not isinstance(value, wanted):
+            kind_of_field = {"str": str, "float": float}.get(str(field.type), int)
+            if not (isinstance(value, str) if kind_of_field is str else _is_number(value, kind_of_field)):
                 raise SyscallError(name, f"the capture's {field.name} is not understood")
             values[field.name] = value
         return kind(**values)
@@ -272,7 +279,7 @@ class CapturedSyscalls:
     def affinity(self, pid: int) -> tuple[int, ...]:
         """Return the CPUs a thread could run on; pid 0 is the captured process."""
         answer = self._answer("affinity", str(pid))
-        if not isinstance(answer, list) or not all(type(cpu) is int for cpu in answer):
+        if not isinstance(answer, list) or not answer or not all(_is_number(cpu, int) for cpu in answer):
             raise SyscallError("affinity", "the capture holds no list of CPUs")
         return tuple(sorted(answer))
 

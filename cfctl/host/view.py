@@ -147,8 +147,8 @@ class HostView:
         return text
 
     def lines(self, path: str) -> list[str]:
-        """Return a file's lines, at least one."""
-        return self.text(path).splitlines()
+        """Return a file's lines that are not blank, at least one."""
+        return [line for line in self.text(path).splitlines() if line.strip()]
 
     def integer(self, path: str, base: int = 10) -> int:
         """Return the integer a file holds."""

@@ -107,7 +107,7 @@ static int same_cpu(const struct cf_pair *pairs, uint32_t i) {
     return i == 0 || pairs[i].cpu == pairs[i - 1].cpu;
 }
 
-/* Returns the greatest width that is kept, 0 when there is no pair on a constant CPU. */
+/* Returns the greatest width that is kept. */
 static uint32_t width_limit(const struct cf_pair *pairs, uint32_t count, uint32_t *scratch) {
     uint32_t found = 0;
     for (uint32_t i = 0; i < count; i++)
@@ -160,13 +160,14 @@ static double shorth_mode(const uint32_t *sorted, uint32_t count, double *error)
     return mode;
 }
 
-/* Keeps the narrow pairs of one CPU: counts them, and takes their mean middle as the centre's
- * tick, so that an error of the slope has no lever on the centre. */
-static void select_pairs(const struct cf_pair *pairs, uint32_t count, uint32_t limit,
-                         struct cf_centre *centre) {
+/* Keeps the narrow pairs of one CPU: counts them, finds the narrowest, and takes their mean middle
+ * as the centre's tick, so that an error of the slope has no lever on the centre. Returns the
+ * narrowest, NULL when none is kept. */
+static const struct cf_pair *select_pairs(const struct cf_pair *pairs, uint32_t count,
+                                          uint32_t limit, struct cf_centre *centre) {
     double sum = 0;
     uint64_t origin = pairs[0].before;
-    centre->min_width = UINT32_MAX;
+    const struct cf_pair *narrowest = NULL;
     for (uint32_t i = 0; i < count; i++) {
         if (!same_cpu(pairs, i)) {
             centre->cpu_changes++;
@@ -176,12 +177,15 @@ static void select_pairs(const struct cf_pair *pairs, uint32_t count, uint32_t l
             continue;
         centre->cpu = centre->kept == 0 || centre->cpu == pairs[i].cpu ? pairs[i].cpu : -1;
         centre->kept++;
-        if (pairs[i].width < centre->min_width)
-            centre->min_width = pairs[i].width;
+        if (narrowest == NULL || pairs[i].width < narrowest->width)
+            narrowest = &pairs[i];
         sum += (double)(int64_t)(pairs[i].before - origin) + 0.5 * pairs[i].width;
     }
-    if (centre->kept > 0)
-        centre->tick = origin + (uint64_t)(int64_t)(sum / centre->kept);
+    if (narrowest == NULL)
+        return NULL;
+    centre->min_width = narrowest->width;
+    centre->tick = origin + (uint64_t)(int64_t)(sum / centre->kept);
+    return narrowest;
 }
 
 int cf_cluster_centre(const struct cf_pair *pairs, uint32_t count, double ns_per_tick,
@@ -190,22 +194,24 @@ int cf_cluster_centre(const struct cf_pair *pairs, uint32_t count, double ns_per
     if (count == 0)
         return -ENODATA;
     uint32_t limit = width_limit(pairs, count, scratch);
-    if (limit > 0)
-        select_pairs(pairs, count, limit, centre);
-    if (centre->kept == 0)
+    /* Residuals are taken beside a pair that is known to be good: whatever held the thread up
+     * between two pairs, or in a wide one, they stay within a bracket's width. */
+    const struct cf_pair *beside = select_pairs(pairs, count, limit, centre);
+    if (beside == NULL)
         return -ENODATA;
-    centre->ns = pairs[count / 2].ns;
     uint32_t found = 0;
     for (uint32_t i = 0; i < count; i++) {
         if (!same_cpu(pairs, i) || pairs[i].width > limit)
             continue;
-        double ticks = (double)(int64_t)(pairs[i].before - centre->tick) + 0.5 * pairs[i].width;
-        double residual_ns = (double)(int64_t)(pairs[i].ns - centre->ns) - ticks * ns_per_tick;
+        double ticks = (double)(int64_t)(pairs[i].before - beside->before) + 0.5 * pairs[i].width;
+        double residual_ns = (double)(int64_t)(pairs[i].ns - beside->ns) - ticks * ns_per_tick;
         scratch[found++] = residual_key(residual_ns);
     }
     sort(scratch, scratch + count, found);
+    centre->ns = beside->ns;
     /* The kernel rounds down to whole nanoseconds: half of one is missing on average. */
-    centre->fraction_ns = 0.5 + shorth_mode(scratch, found, &centre->error_ns);
+    centre->fraction_ns = 0.5 + shorth_mode(scratch, found, &centre->error_ns) +
+                          (double)(int64_t)(centre->tick - beside->before) * ns_per_tick;
     if (found < MIN_KEPT)
         centre->error_ns = INFINITY;
     return 0;

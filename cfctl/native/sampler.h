@@ -1,7 +1,9 @@
 /* Bracketed pairs of (tick, reference clock) and the centre of a cluster of them.
  *
- * Method and limits: see the guide in the documentation of `cfctl calibrate`. A cluster is taken
- * in one go (about 0.2 ms for 1500 pairs); its centre is one point of the calibration's line.
+ * A cluster is taken in one go (about 0.2 ms for 1500 pairs); its centre is one point of the
+ * calibration's line. Residuals fall into classes, one step of the counter apart, because the
+ * reading of the reference lies a whole number of steps after the first tick read: the mode finds
+ * the largest class, where a mean or a median would smear them.
  */
 #ifndef CF_SAMPLER_H
 #define CF_SAMPLER_H

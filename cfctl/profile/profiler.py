@@ -139,15 +139,22 @@ def _open_segment() -> None:
     else:
         if errno == 0:
             return
-        import os
-
-        reason = os.strerror(errno)
+        reason = _open_reason(errno)
     warnings.warn(
         f"cfctl: no segment can be made in {directory}: {reason}. Operations are recorded, but only this "
         f"process can report them. Make the directory usable, or name another with CFCTL_SEGMENT_DIR.",
         RuntimeWarning,
         stacklevel=3,
     )
+
+
+def _open_reason(number: int) -> str:
+    import errno
+    import os
+
+    if number == errno.EPERM:
+        return "it is a link, another user's, or open to others (it should have mode 0700)"
+    return os.strerror(number)
 
 
 _default = Profiler()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cfctl.errors import StateError
 from cfctl.profile.consistency import contradictions, impossible_dates
 from cfctl.profile.report import RecordedProcess, Recording, ReportClock
 from cfctl.profile.tally import KIND, Tally, tally_of
@@ -15,7 +15,6 @@ from cfctl.segment.file import Liveness, liveness, open_segment, read_all
 from cfctl.segment.format import HEADER_BYTES, SegmentState, TickSource
 from cfctl.segment.reader import parse_header, parse_segment
 from cfctl.segment.tick_rate import LocalClock, SavedRate, local_clock, tick_rate
-from cfctl.text import safe_text
 
 if TYPE_CHECKING:
     from cfctl.segment.records import Segment, SegmentHeader
@@ -35,11 +34,16 @@ def record_of_file(path: Path) -> Recording:
 def record_of_segment(segment: Segment, state: Liveness, local: LocalClock) -> Recording:
     """Return what a segment brings to a report, with everything wrong in it as a problem."""
     header = segment.header
-    clock = _clock_of(header, local)
+    problems = list(segment.problems)
+    try:
+        saved = saved_rate()
+    except StateError as error:
+        saved = None
+        problems.append(str(error))
+    clock = _clock_of(header, local, saved)
     now_tick = local.pair.tick if clock.floor_ns is not None else None
     tallies: list[Tally] = []
     other_kinds: dict[str, int] = {}
-    problems = list(segment.problems)
     for entry in segment.entries:
         tally = tally_of(entry) if entry.kind == KIND else None
         if tally is None:
@@ -63,8 +67,8 @@ def _state_word(header: SegmentHeader, state: Liveness) -> str:
     return "ended" if header.state is SegmentState.CLOSED else "killed"
 
 
-def _clock_of(header: SegmentHeader, local: LocalClock) -> ReportClock:
-    rate = tick_rate(header, local, saved_rate())
+def _clock_of(header: SegmentHeader, local: LocalClock, saved: SavedRate | None) -> ReportClock:
+    rate = tick_rate(header, local, saved)
     same_counter = local.boot_id == header.boot_id != "" and local.counts_os_ns == (
         header.tick_source is TickSource.OS
     )
@@ -82,20 +86,19 @@ def _clock_of(header: SegmentHeader, local: LocalClock) -> ReportClock:
 
 
 def saved_rate() -> SavedRate | None:
-    """Return the rate of the calibration that was saved in this boot, None when there is none."""
-    try:
-        history = import_module("cfctl.clock.history")
-    except ImportError:
-        return None
-    calibration = history.saved_calibration()
-    if calibration is None or not calibration.frequency_hz:
+    """Return the rate of the calibration that was saved in this boot, None when there is none.
+
+    Raises StateError for a corrupt history, which is set aside.
+    """
+    from cfctl.clock.history import saved_calibration
+
+    calibration = saved_calibration()
+    if calibration is None:
         return None
     return SavedRate(
-        1e9 / calibration.frequency_hz,
-        float(calibration.frequency_uncertainty_ppb or 0.0),
-        str(calibration.boot_id),
-        f"calibration ({safe_text(calibration.source)})",
-    )
+        1e9 / calibration.frequency_hz, calibration.frequency_uncertainty_ppb, calibration.boot_id or "",
+        "the saved calibration",
+    )  # fmt: skip
 
 
 def timer_floor_ticks() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import uuid
@@ -20,7 +21,7 @@ from cfctl.profile.launch import run_to_end
 from cfctl.profile.patterns import FunctionPattern, unmatched
 from cfctl.profile.recording import record_of_file
 from cfctl.profile.report import ProfileReport, Recording, build_report
-from cfctl.segment.directory import segments_of_run
+from cfctl.segment.directory import open_directory, segments_of_run
 
 _NOTES_BYTES: Final = 1 << 20
 
@@ -82,9 +83,8 @@ def _notes_file(run_id: str, wanted: bool) -> Iterator[Path | None]:
         yield None
         return
     try:
-        paths.ensure_private_directory(path.parent)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    except (OSError, StateError):
+        _create_private(path)
+    except (OSError, SegmentError):
         # Neither will there be segments; the program itself warns of that, with the reason.
         yield None
         return
@@ -93,6 +93,22 @@ def _notes_file(run_id: str, wanted: bool) -> Iterator[Path | None]:
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def _create_private(path: Path) -> None:
+    """Create an empty file in a directory that nobody else can enter; raises OSError, SegmentError."""
+    with contextlib.suppress(FileExistsError):
+        path.parent.mkdir(mode=0o700)
+    directory = open_directory(path.parent)
+    if directory is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    try:
+        if os.fstat(directory).st_mode & 0o077:
+            raise PermissionError(errno.EPERM, "Others can enter it", str(path.parent))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(path.name, flags, 0o600, dir_fd=directory))
+    finally:
+        os.close(directory)
 
 
 def _read_notes(path: Path | None) -> list[str]:

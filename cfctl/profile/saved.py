@@ -138,6 +138,12 @@ def _recordings(report: _Table) -> list[Recording]:
     operations = report.items("operations", lambda table: (table.integer("clock"), _tally(table)))
     if any(clock >= len(clocks) for clock, _ in operations):
         raise _WrongError("an operation names a clock that is not there")
+    for _, tally in operations:
+        # Of a program that runs, the count may be read before and the rest after some samples.
+        if tally.errors > max(tally.count, tally.in_range + tally.out_of_range) and not report.texts(
+            "problems"
+        ):
+            raise _WrongError(f"'{tally.name}' has more errors than samples")
     recordings = [
         Recording(clock, tuple(tally for of, tally in operations if of == index), ())
         for index, clock in enumerate(clocks)
@@ -184,12 +190,9 @@ def _tally(table: _Table) -> Tally:
     numbers = [bucket for bucket, _ in buckets]
     if numbers != sorted(set(numbers)) or (numbers and numbers[-1] >= HISTOGRAM_BUCKETS):
         raise _WrongError("the buckets of an operation do not ascend within the histogram")
-    tally = Tally(
+    return Tally(
         table.text("name"), table.pairs("labels", _is_text, "a list of pairs of texts"), table.integer("count"),
         table.integer("errors"), ticks.integer("sum"), table.integer("out_of_range"), table.integer("threads"),
         buckets, ticks.optional_integer("min"), ticks.optional_integer("max"), ticks.optional_integer("first"),
         ticks.optional_integer("last"),
     )  # fmt: skip
-    if tally.errors > tally.count:
-        raise _WrongError(f"'{tally.name}' has more errors than samples")
-    return tally

@@ -113,7 +113,8 @@ def operation_statistics(tally: Tally, scale: TimeScale, clock: int = 0) -> Oper
         labels=tally.labels,
         count=tally.count,
         errors=tally.errors,
-        error_ratio=tally.errors / tally.count if tally.count else None,
+        # While the program runs the errors may be read a few samples after the count.
+        error_ratio=min(1.0, tally.errors / tally.count) if tally.count else None,
         rate=make.rate(),
         min=make.exact(tally.min_ticks),
         mean=mean,

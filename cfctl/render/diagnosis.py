@@ -57,15 +57,18 @@ def _render(document: Diagnosis, console: Console, *, show_all: bool) -> None:
 
 
 def _summary(document: Diagnosis, console: Console) -> None:
-    console.print(
-        Text.assemble(("Latency: ", "bold"), status_cell(document.verdict), f", {document.verdict_reason}")
-    )
-    for actor, whose in _WHOSE.items():
-        counted = _severities(document.checks, actor)
-        if counted:
-            _lines(console, f"Issues {whose}: {counted}")
-    if not any(result.status is Status.ISSUE for result in document.checks):
-        _lines(console, "No issues.")
+    issues = [
+        f"{sum(counts.values())} {whose} ({', '.join(f'{n} {severity}' for severity, n in counts.items())})"
+        for actor, whose in _WHOSE.items()
+        if (counts := _counts(document.checks, actor))
+    ]
+    found = f"issues: {', '.join(issues)}" if issues else "no issues"
+    width = max(20, console.width)
+    for line in textwrap.wrap(f"Latency: {document.verdict}, {found}.", width, subsequent_indent="  "):
+        text = Text(line, style="bold")
+        text.highlight_words([str(document.verdict)], STATUS_STYLE[document.verdict])
+        console.print(text)
+    _lines(console, f"Verdict: {document.verdict_reason}.")
     host = document.host
     facts = [
         host.cpu_brand, host.topology, f"Linux {host.kernel}" if host.kernel else None,
@@ -83,12 +86,10 @@ def _named(name: str | None, absent: str) -> str | None:
     return absent if name == "none" else name
 
 
-def _severities(results: tuple[CheckResult, ...], actor: Actor) -> str:
-    counts = [
-        (sum(r.severity is s and r.actor is actor and r.status is Status.ISSUE for r in results), s)
-        for s in reversed(Severity)
-    ]
-    return ", ".join(f"{count} {severity}" for count, severity in counts if count)
+def _counts(results: tuple[CheckResult, ...], actor: Actor) -> dict[Severity, int]:
+    """Return how many issues an actor has by severity, the worst first, without zeros."""
+    mine = [r.severity for r in results if r.status is Status.ISSUE and r.actor is actor]
+    return {severity: mine.count(severity) for severity in reversed(Severity) if severity in mine}
 
 
 def _issue(result: CheckResult, console: Console) -> None:

@@ -40,7 +40,7 @@ def render(report: ProfileReport, console: Console, shown_unit: str | None) -> N
     for line in _footnotes(report):
         console.print(cell(line, "dim"), soft_wrap=True)
     for problem in report.problems[:_PROBLEMS_SHOWN]:
-        console.print(_long_cell(f"damaged: {problem}", "yellow"), soft_wrap=True)
+        console.print(_long_cell(f"problem: {problem}", "yellow"), soft_wrap=True)
     if len(report.problems) > _PROBLEMS_SHOWN:
         console.print(
             cell(f"and {len(report.problems) - _PROBLEMS_SHOWN} more problems; see --json", "yellow")
@@ -135,9 +135,11 @@ def _footnotes(report: ProfileReport) -> Iterator[str]:
         if rate.ns_per_tick is None:
             yield f"Times are in ticks: {rate.reason}"
         else:
-            error = format_quantity((rate.uncertainty_ppb or 0) * 1e-3, "ppm", digits=2)
-            floor = "" if clock.floor_ns is None else f"; timer floor {format_quantity(clock.floor_ns, 'ns')}"
-            yield f"Clock: {clock.tick_source}, rate from {rate.method}, within {error}{floor}"
+            floor = ""
+            if clock.floor_ns is not None:
+                floor = f"; timer floor {format_quantity(clock.floor_ns, 'ns', digits=2)}"
+            error = _relative_error(rate.uncertainty_ppb or 0.0)
+            yield f"Clock: {clock.tick_source}; rate from {rate.method}{error}{floor}"
     if any(operation.near_timer_floor for operation in report.operations):
         yield (
             f"{_FLOOR_MARK} shorter than {FLOOR_MULTIPLE} timer floors: "
@@ -148,6 +150,13 @@ def _footnotes(report: ProfileReport) -> Iterator[str]:
         yield f"{beyond} samples of 2^40 ticks and more are in count, total and max, not in percentiles"
     for kind, entries in report.other_kinds.items():
         yield f"Not shown: {entries} of kind '{kind}'"
+
+
+def _relative_error(ppb: float) -> str:
+    if not ppb:
+        return ""
+    unit, value = ("ppm", ppb * 1e-3) if ppb >= 1000 else ("ppb", ppb)
+    return f", uncertainty {format_quantity(value, unit, digits=2)}"
 
 
 def _long_cell(text: str, style: str) -> Text:

@@ -8,6 +8,12 @@ from importlib import import_module
 from pathlib import Path
 
 INFRASTRUCTURE = {"__main__", "figure"}
+ROOT = Path(__file__).resolve().parents[2]
+
+# The installed package is measured: the source tree, which -m puts first, has no compiled core, unless
+# a developer copied one there.
+if not list((ROOT / "cfctl").glob("_native*.so")):
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
 
 def main(names: list[str]) -> int:

@@ -7,6 +7,9 @@
 #include <pthread.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "cost.h"
@@ -158,6 +161,26 @@ static void test_wide_pairs_and_changes_of_the_cpu_are_left_out(void) {
     CHECK(fabs(centre_error(&centre)) < 0.05);
 }
 
+/* 30 ms in which another thread ran, at the start, at the end, or inside a pair. */
+static void test_a_preempted_cluster_keeps_its_centre(void) {
+    static const int held_up[] = {1, 10, 700, PAIRS / 2, 1400, PAIRS - 1};
+    for (size_t k = 0; k < sizeof held_up / sizeof held_up[0]; k++) {
+        uint64_t gap = 26 * 3000000;
+        make_cluster();
+        for (int i = held_up[k]; i < PAIRS; i++) {
+            pairs[i].before += gap;
+            pairs[i].ns = (uint64_t)true_ns(pairs[i].before + 52);
+        }
+        /* The tick was read, then the thread was held up, then the clock was read. */
+        pairs[0].width = 80000000;
+        pairs[0].ns += 30000000;
+        struct cf_centre centre;
+        CHECK(cf_cluster_centre(pairs, PAIRS, NS_PER_TICK, scratch, &centre) == 0);
+        CHECK(centre.kept == PAIRS - 1);
+        CHECK(fabs(centre_error(&centre)) < 0.05);
+    }
+}
+
 static void test_a_cluster_without_a_usable_pair_has_no_centre(void) {
     struct cf_centre centre;
     CHECK(cf_cluster_centre(pairs, 0, NS_PER_TICK, scratch, &centre) == -ENODATA);
@@ -250,7 +273,38 @@ static void test_shared_stamps_are_all_counted(void) {
     CHECK(ring.recorded == 20000);
 }
 
+/* In a child, because a process selects its source once. With the TSC disabled the vDSO's own read
+ * kills the process, so everything must go through real syscalls. */
+static void test_a_disabled_tsc_leaves_the_os_clock(void) {
+#if defined(__x86_64__) && !defined(CF_TICK_PORTABLE)
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        CHECK(prctl(PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0) == 0);
+        CHECK(cf_tick_select() == CF_TICK_OS && cf_tick_gate() == CF_GATE_PRCTL);
+        uint64_t now = cf_clock_now_ns();
+        CHECK(now > 0 && cf_ticks() >= now);
+        CHECK(cf_sample_pairs(CLOCK_MONOTONIC, pairs, PAIRS) == 0);
+        uint64_t elapsed[2];
+        CHECK(cf_read_costs(CF_READ_REALTIME, 10, elapsed, 2) == 0);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+#endif
+}
+
+static void test_every_gate_has_a_name_and_a_text(void) {
+    for (int gate = CF_GATE_OPEN; gate <= CF_GATE_REQUESTED; gate++) {
+        CHECK(strlen(cf_gate_name((enum cf_gate)gate)) > 3);
+        CHECK(strlen(cf_gate_text((enum cf_gate)gate)) > 10);
+    }
+}
+
 int main(void) {
+    test_a_disabled_tsc_leaves_the_os_clock();
+    test_every_gate_has_a_name_and_a_text();
     cf_tick_select();
     test_portable_product_equals_the_128_bit_one();
     test_conversion_rounds_down_on_both_sides_of_the_base();
@@ -259,6 +313,7 @@ int main(void) {
     test_withdrawal_reads_the_line_s_reference_again();
     test_centre_is_the_mode_of_the_lattice();
     test_wide_pairs_and_changes_of_the_cpu_are_left_out();
+    test_a_preempted_cluster_keeps_its_centre();
     test_a_cluster_without_a_usable_pair_has_no_centre();
     test_any_pairs_at_all_are_survived();
     test_sampled_pairs_follow_each_other();

@@ -190,3 +190,8 @@ def test_severity_of_an_issue_is_that_of_the_profile(tmp_path: Path) -> None:
     assert found["busy-poll"].severity is Severity.HIGH
     assert found["network"].severity is Severity.MEDIUM
     assert found["ci"].status is Status.NOT_APPLICABLE
+
+
+def test_the_hot_threads_are_sent_to_the_fast_cores() -> None:
+    _, host = CASES["CPU_HETEROGENEOUS"].bad[0]
+    assert run("CPU_HETEROGENEOUS", host).commands.now == ("taskset -acp 4-7 PID",)

@@ -113,6 +113,13 @@ def test_a_saved_report_reads_back_as_it_was(tmp_path: Path) -> None:
     assert load_report(saved(tmp_path / "r.json", report)) == report
 
 
+def test_a_report_of_a_damaged_segment_reads_back_with_its_problems(tmp_path: Path) -> None:
+    made = builder()
+    made.entry(b"bad", [operation_payload([1], errors=9)])
+    report = build_report([recording(made)])
+    assert load_report(saved(tmp_path / "r.json", report)) == report
+
+
 def test_saved_reports_merge_as_their_segments_do(tmp_path: Path) -> None:
     first, second = recording(builder(pid=1)), recording(builder(pid=2))
     paths = [saved(tmp_path / f"{i}.json", build_report([part])) for i, part in enumerate([first, second])]

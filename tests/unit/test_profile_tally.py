@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cfctl import _native
@@ -40,6 +41,7 @@ def test_an_entry_with_other_fields_is_no_operation() -> None:
     assert tally_of(parse_segment(builder.build()).entries[0]) is None
 
 
+@settings(deadline=None)
 @given(DURATIONS, st.sampled_from([0.0, 0.5, 0.9, 0.99, 0.999, 1.0]))
 def test_a_quantile_is_within_its_bucket_of_the_exact_rank(durations: list[int], quantile: float) -> None:
     found = tally(durations).value_at(quantile)
@@ -51,6 +53,7 @@ def test_a_quantile_is_within_its_bucket_of_the_exact_rank(durations: list[int],
     assert half_width <= max(0.0, exact / 256)
 
 
+@settings(deadline=None)
 @given(DURATIONS)
 def test_quantiles_are_those_of_the_c_core(durations: list[int]) -> None:
     found = tally(durations)
@@ -70,10 +73,9 @@ def test_a_quantile_beyond_the_histograms_range_is_none() -> None:
     assert found.value_at(0.99) is None
 
 
+@settings(deadline=None)
 @given(DURATIONS)
 def test_the_standard_deviation_is_numpys_within_the_buckets_error(durations: list[int]) -> None:
-    import numpy as np
-
     found = tally(durations).stddev_ticks()
     if len(durations) < 2:
         assert found is None
@@ -84,6 +86,7 @@ def test_the_standard_deviation_is_numpys_within_the_buckets_error(durations: li
     assert found == pytest.approx(float(np.std(np.array(durations, dtype=float), ddof=1)), abs=slack)
 
 
+@settings(deadline=None)
 @given(st.lists(DURATIONS, min_size=1, max_size=5))
 def test_merging_is_as_if_one_thread_had_recorded_all(parts: list[list[int]]) -> None:
     (merged,) = merge(tally(part) for part in parts)
@@ -99,6 +102,7 @@ def test_operations_of_other_names_stay_apart_in_their_order() -> None:
     assert names == ["b", "a"]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**40 - 1))
 def test_a_value_lies_within_the_bounds_of_its_bucket(value: int) -> None:
     lowest, highest = bucket_bounds(bucket_of(value))

@@ -15,7 +15,8 @@ from cfctl.cli.exit_codes import ExitCode
 from cfctl.cli.output import TEXT, FormatOption, JsonOption, Output, OutputOption, UnitOption, message
 from cfctl.cli.progress import progress
 from cfctl.cli.typer_app import command_app
-from cfctl.errors import InputError
+from cfctl.errors import CalibrationError, InputError
+from cfctl.text import safe_text
 from cfctl.units import parse_time_ns
 
 if TYPE_CHECKING:
@@ -165,7 +166,11 @@ def _watch(target: Output, wanted: dict[str, Any], method: str, compare: bool, i
         keeper = Keeper(calibration, MachineWork(wanted["duration_ns"], wanted["snap"]), 3600 * 10**9)
         while True:
             _sleep(interval_ns)
-            _print_recheck(target, stream, keeper.step())
+            try:
+                _print_recheck(target, stream, keeper.step())
+            except CalibrationError as error:
+                # Whatever disturbs the clock may end; the next recheck tries again.
+                message(f"cfctl: {safe_text(error, 600)}")
             if keeper.calibration is not saved:
                 saved = keeper.calibration
                 _save(report.save(_with_host(saved)))

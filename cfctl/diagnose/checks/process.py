@@ -19,14 +19,6 @@ _KIB: Final = 1024
 _LIMITS_FILE: Final = "/etc/security/limits.d/90-cfctl.conf"
 
 
-def _limit(host: Host, name: str) -> int:
-    return host.asked(f"getrlimit(RLIMIT_{name})", lambda: host.view.syscalls.limit(name))
-
-
-def _capable(host: Host, capability: int, name: str) -> bool:
-    return host.saw(f"capget {name}", bool(host.view.syscalls.capabilities() >> capability & 1))
-
-
 def _raise_limit(solution: str, item: str, value: str) -> Fix:
     return Fix(solution, persist=(Command(f"echo '* - {item} {value}' >> {_LIMITS_FILE}"),))
 
@@ -42,10 +34,10 @@ def _raise_limit(solution: str, item: str, value: str) -> Fix:
 )
 def memlock_limit(host: Host) -> Outcome:
     """mlockall fails, so that memory of the hot program may be reclaimed and faulted in again."""
-    limit = _limit(host, "MEMLOCK")
+    limit = host.limit("MEMLOCK")
     if limit == UNLIMITED or limit >= 64 << 20:
         return Pass("unlimited" if limit == UNLIMITED else format_quantity(limit, "B"))
-    if _capable(host, CAP_IPC_LOCK, "CAP_IPC_LOCK"):
+    if host.may(CAP_IPC_LOCK, "CAP_IPC_LOCK"):
         return Pass("CAP_IPC_LOCK")
     return Issue(
         f"Only {format_quantity(limit, 'B')} may be locked.",
@@ -66,7 +58,7 @@ def memlock_limit(host: Host) -> Outcome:
 )
 def fd_limit(host: Host) -> Outcome:
     """A program that runs out of descriptors refuses connections under load."""
-    limit = _limit(host, "NOFILE")
+    limit = host.limit("NOFILE")
     if limit == UNLIMITED or limit >= 65_536:
         return Pass("unlimited" if limit == UNLIMITED else str(limit))
     return Issue(
@@ -86,8 +78,8 @@ def fd_limit(host: Host) -> Outcome:
 )
 def nice_limit(host: Host) -> Outcome:
     """A program can not put its hot thread before others."""
-    limit = _limit(host, "NICE")
-    if limit != 0 or _capable(host, CAP_SYS_NICE, "CAP_SYS_NICE"):
+    limit = host.limit("NICE")
+    if limit != 0 or host.may(CAP_SYS_NICE, "CAP_SYS_NICE"):
         return Pass("priorities may be raised")
     return Issue(
         "RLIMIT_NICE is 0 and there is no CAP_SYS_NICE.",
@@ -110,7 +102,7 @@ def rttime_limit(host: Host) -> Outcome:
     policy = host.asked(f"sched_getscheduler({pid or 'self'})", lambda: host.view.syscalls.policy(pid))
     if policy not in {"FIFO", "RR"}:
         return NotApplicable(f"the policy is {policy}")
-    limit = _limit(host, "RTTIME")
+    limit = host.limit("RTTIME")
     if limit == UNLIMITED:
         return Pass("unlimited")
     return Issue(

@@ -120,9 +120,8 @@ def _policy(host: Host) -> str:
 def rt_prio_denied(host: Host) -> Outcome:
     """Without a real-time policy a thread shares its CPU fairly with whatever else is runnable, and
     timers add their slack."""
-    limit = host.asked("getrlimit(RLIMIT_RTPRIO)", lambda: host.view.syscalls.limit("RTPRIO"))
-    capable = bool(host.view.syscalls.capabilities() >> CAP_SYS_NICE & 1)
-    host.saw("capget CAP_SYS_NICE", capable)
+    limit = host.limit("RTPRIO")
+    capable = host.may(CAP_SYS_NICE, "CAP_SYS_NICE")
     if limit != 0 or capable:
         return Pass("CAP_SYS_NICE" if capable else f"priorities up to {limit} are allowed")
     return Issue(

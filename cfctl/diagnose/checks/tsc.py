@@ -59,6 +59,8 @@ def tsc_calibration(host: Host) -> Outcome:
     fit = measured.fit
     if fit is None:
         raise UnobservableError(measured.reasons.get("fit", "not measured"))
+    if fit.source == "os":
+        raise UnobservableError(f"no tick counter is used: {fit.source_reason}")
     again = run("Calibrate for longer on a quiet machine, then watch it.", "cfctl calibrate --duration 1s",
                 "cfctl calibrate --watch", privilege=None)  # fmt: skip
     host.saw(f"calibration of {fit.source}, Hz", round(fit.estimate_hz, 1))

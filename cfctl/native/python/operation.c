@@ -213,8 +213,8 @@ static PyType_Slot operation_slots[] = {
 static PyType_Spec operation_spec = {
     .name = "cfctl._native.Operation",
     .basicsize = sizeof(struct operation_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = operation_slots,
 };
 

@@ -59,7 +59,7 @@ def rising(severity: Severity, later: Mapping[str, str], **more: Any) -> tuple[S
     return severity, Host(later=later, **more)
 
 
-GOOD_FIT: Final = ClockFit("tsc", "valid", "8 of 8 clusters", 2.596e9, 0.05, 2.596e9, 12.0)
+GOOD_FIT: Final = ClockFit("tsc", "invariant", "valid", "8 of 8 clusters", 2.596e9, 0.05, 2.596e9, 12.0)
 GOOD: Final = Measurements(
     fit=GOOD_FIT,
     saved_fit=replace(GOOD_FIT, estimate_hz=2.596e9 * (1 + 1e-9)),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.hosts.cases import HIGH, LOW, MEDIUM, Case, Host, changed, rising
+from tests.hosts.cases import CPU, HIGH, LOW, MEDIUM, Case, Host, changed, rising
 
 _HEADER: Final = "       CPU0 CPU1 CPU2 CPU3 CPU4 CPU5 CPU6 CPU7\n"
 _STAT: Final = "".join(f"cpu{n} 1000 0 100 10000 0 0 {51 if n == 2 else 1} 0 0 0\n" for n in range(8))
@@ -18,7 +18,14 @@ def table(**rows: tuple[int, ...]) -> dict[str, str]:
 
 
 CASES: Final = {
-    "IRQ_ON_TARGET_CPU": Case("proc/interrupts", (rising(MEDIUM, table(irq36=(1000, 0, 20))),)),
+    "IRQ_ON_TARGET_CPU": Case(
+        "proc/interrupts",
+        (
+            rising(MEDIUM, table(irq36=(1000, 0, 20))),
+            # The target's own CPU is hot also where none is isolated.
+            (MEDIUM, Host({f"{CPU}/isolated": "\n"}, table(irq36=(1000, 0, 20)))),
+        ),
+    ),
     "IRQ_DEFAULT_AFFINITY": Case(
         "proc/irq/default_smp_affinity",
         (changed(LOW, {"proc/irq/default_smp_affinity": "ff\n"}),),

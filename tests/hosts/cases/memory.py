@@ -28,6 +28,15 @@ def status(**lines: str) -> dict[str, str]:
     return {"proc/4242/status": "".join(f"{name}:\t{value}\n" for name, value in lines.items())}
 
 
+def limits(**values: str) -> dict[str, str]:
+    """Return /proc/4242/limits with soft limits by the names of the file."""
+    return {
+        "proc/4242/limits": "".join(
+            f"{name.replace('_', ' ')}   {v}   {v}  x\n" for name, v in values.items()
+        )
+    }
+
+
 CASES: Final = {
     "THP_ALWAYS": Case(
         f"{_THP}/enabled", (changed(MEDIUM, {f"{_THP}/enabled": "[always] madvise never\n"}),)
@@ -115,8 +124,11 @@ CASES: Final = {
     ),
     "MEMLOCK_LIMIT": Case(
         "syscalls limits",
-        ((MEDIUM, Host(syscalls={"limits": {"MEMLOCK": 8 << 20}})),),
-        Host(syscalls={"limits": {"MEMLOCK": 8 << 20}, "capabilities": 1 << 14}),
+        (
+            (MEDIUM, Host(syscalls={"limits": {"MEMLOCK": 8 << 20}}, pid=None)),
+            changed(MEDIUM, limits(Max_locked_memory="8388608")),
+        ),
+        Host(syscalls={"limits": {"MEMLOCK": 8 << 20}, "capabilities": 1 << 14}, pid=None),
     ),
     "NOT_MLOCKED": Case("proc/4242/status", (changed(LOW, status(VmLck="0 kB")),)),
     "MAJOR_FAULTS": Case("proc/4242/stat", (rising(HIGH, {"proc/4242/stat": _STAT.format(4, 12345)}),)),

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.hosts.cases import CPU, HIGH, LOW, MEDIUM, Case, Host, changed, rising
+from tests.hosts.cases.memory import limits
 
 _DYNAMIC: Final = {"release": "6.8.0", "version": "#1 SMP PREEMPT_DYNAMIC", "machine": "x86_64"}
 _PSI: Final = "some avg10={} avg60=0.00 avg300=0.00 total=0\n"
@@ -78,8 +79,11 @@ CASES: Final = {
     ),
     "RT_PRIO_DENIED": Case(
         "syscalls limits",
-        ((MEDIUM, Host(syscalls={"limits": {"RTPRIO": 0}})),),
-        Host(syscalls={"limits": {"RTPRIO": 0}, "capabilities": 1 << 23}),
+        (
+            (MEDIUM, Host(syscalls={"limits": {"RTPRIO": 0}}, pid=None)),
+            changed(MEDIUM, limits(Max_realtime_priority="0")),
+        ),
+        Host(syscalls={"limits": {"RTPRIO": 0}, "capabilities": 1 << 23}, pid=None),
     ),
     "TIMER_SLACK": Case(
         "proc/4242/timerslack_ns",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.hosts.cases import CRITICAL, GUEST, HIGH, LOW, MEDIUM, Case, Host, changed, costs, rising
-from tests.hosts.cases.memory import status
+from tests.hosts.cases.memory import limits, status
 
 _GROUP: Final = "sys/fs/cgroup/system.slice/engine.service"
 _SNMP: Final = (
@@ -98,13 +98,23 @@ CASES: Final = {
         ),
     ),
     "PTRACED": Case("proc/4242/status", (changed(HIGH, status(TracerPid="77")),)),
-    "FD_LIMIT": Case("syscalls limits", ((LOW, Host(syscalls={"limits": {"NOFILE": 20000}})),)),
-    "NICE_LIMIT": Case(
+    "FD_LIMIT": Case(
         "syscalls limits",
-        ((LOW, Host(syscalls={"limits": {"NICE": 0}})),),
-        Host(syscalls={"limits": {"NICE": 0}, "capabilities": 1 << 23}),
+        (
+            (LOW, Host(syscalls={"limits": {"NOFILE": 20000}}, pid=None)),
+            changed(LOW, limits(Max_open_files="1024")),
+        ),
+        Host(pid=None),
     ),
-    "RTTIME_LIMIT": Case("syscalls limits", ((MEDIUM, Host(syscalls={"limits": {"RTTIME": 200_000}})),)),
+    "NICE_LIMIT": Case(
+        "proc/4242/limits",
+        (
+            (LOW, Host(syscalls={"limits": {"NICE": 0}}, pid=None)),
+            changed(LOW, limits(Max_nice_priority="0")),
+        ),
+        Host({**limits(Max_nice_priority="0"), **status(CapEff="0000000000800000")}),
+    ),
+    "RTTIME_LIMIT": Case("proc/4242/limits", (changed(MEDIUM, limits(Max_realtime_timeout="200000")),)),
     "RSS_TARGET": Case("proc/4242/status", (changed(MEDIUM, status(VmRSS="200000 kB")),)),
     "PERF_ACCESS": Case(
         "proc/sys/kernel/perf_event_paranoid", (changed(LOW, {"proc/sys/kernel/perf_event_paranoid": "4\n"}),)

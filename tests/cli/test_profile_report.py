@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cfctl.cli.app import main
+from tests.unit.segment_builder import SegmentBuilder, operation_payload
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run_main(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run_main
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "segments"
+    path.mkdir(mode=0o700)
+    monkeypatch.setenv("CFCTL_SEGMENT_DIR", str(path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def segment(directory: Path, name: str = "a.seg", **header: int | bytes) -> Path:
+    """A segment of another boot on a clock of 2 ticks per ns, so that all that is shown is fixed."""
+    builder = SegmentBuilder(dict(header))
+    builder.entry(b"parse", [operation_payload([2_000] * 900 + [4_000] * 90 + [40_000] * 10, errors=10)])
+    builder.entry(
+        b"commit",
+        [operation_payload([3_000_000] * 30, first=1000, last=2_001_000)],
+        labels={b"db": b"x"},
+    )
+    path = directory / name
+    path.write_bytes(builder.build())
+    return path
+
+
+def plain(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+def test_the_table_shows_total_samples_first_and_the_slowest_mean_first(directory: Path, run: Run) -> None:
+    segment(directory)
+    status, out, err = run("profile", "report")
+    assert (status, err) == (0, "")
+    lines = plain(out)
+    assert lines[0] == "Total samples: 1030"
+    assert lines[1] == "Process 4242, ended: python app.py"
+    assert lines[2] == "operation count rate errors total mean stddev"
+    assert lines[4] == "commit {db=x} 30 29.0 k/s 0 45.00 ms 1.500 ms 0.0 ns"
+    assert lines[5].startswith("parse 1000 ")
+    assert "10 (1.0 %)" in lines[5]
+    assert "operation min p50 p90 p99 p99.9 max" in lines
+    assert any(re.match(r"commit {db=x} 1\.500 ms 1\.50\d ms low n low n low n", line) for line in lines)
+    assert all(len(line) <= 80 for line in out.splitlines()[:20])
+
+
+def test_sort_and_top_choose_the_rows(directory: Path, run: Run) -> None:
+    segment(directory)
+    out = run("profile", "report", "--sort", "count", "--top", "1")[1]
+    assert "parse" in out
+    assert "commit" not in out
+    assert plain(out)[0] == "Total samples: 1030"
+
+
+def test_unit_fixes_the_unit_of_times(directory: Path, run: Run) -> None:
+    segment(directory)
+    lines = plain(run("profile", "report", "--unit", "us")[1])
+    assert any("1500 us" in line for line in lines)
+    assert not any(" ms" in line for line in lines)
+
+
+def test_json_is_lossless_and_starts_with_its_schema(directory: Path, run: Run) -> None:
+    segment(directory)
+    document = json.loads(run("profile", "report", "--json")[1])
+    assert list(document)[:3] == ["schema", "version", "total_samples"]
+    commit, parse = document["operations"]
+    assert commit["p99"] == {
+        "value": None, "unit": "ns", "uncertainty": None, "sample_count": None, "method": None, "reason": "low n",
+    }  # fmt: skip
+    assert parse["ticks"]["sum"] == 900 * 2_000 + 90 * 4_000 + 10 * 40_000
+    assert sum(samples for _, samples in parse["ticks"]["buckets"]) == 1000
+
+
+def test_a_saved_report_shows_what_the_segment_shows(directory: Path, run: Run, tmp_path: Path) -> None:
+    segment(directory)
+    shown = run("profile", "report")[1]
+    status, out, err = run("profile", "save", "-o", str(tmp_path / "saved.json"))
+    assert (status, out) == (0, "")
+    assert err == "Saved 1030 samples of 2 operations.\n"
+    assert run("profile", "report", str(tmp_path / "saved.json"))[1] == shown
+
+
+def test_a_device_or_standard_output_can_be_saved_to_and_a_directory_not(
+    directory: Path, run: Run, tmp_path: Path
+) -> None:
+    segment(directory)
+    assert run("profile", "save", "-o", "/dev/null")[0] == 0
+    assert Path("/dev/null").is_char_device()
+    status, out, _ = run("profile", "save", "-o", "-")
+    assert (status, json.loads(out)["total_samples"]) == (0, 1030)
+    status, _, err = run("profile", "save", "-o", str(tmp_path))
+    assert (status, "can not be written" in err) == (2, True)
+
+
+def test_saving_leaves_the_mode_of_the_users_directory(directory: Path, run: Run, tmp_path: Path) -> None:
+    segment(directory)
+    tmp_path.chmod(0o755)
+    assert run("profile", "save", "-o", str(tmp_path / "x.json"))[0] == 0
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+    assert run("profile", "save", "-o", "/none/such/file")[0] == 2
+
+
+def test_a_segment_is_named_by_path_or_pid(directory: Path, run: Run) -> None:
+    path = segment(directory, pid=31)
+    segment(directory, "b.seg", pid=32, opened_unix_ns=1_800_000_000 * 10**9)
+    assert "Process 31," in run("profile", "report", str(path))[1]
+    assert "Process 31," in run("profile", "report", "31")[1]
+    assert "Process 32," in run("profile", "report")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "what"),
+    [
+        ((), 3, "There is no segment yet."),
+        (("99",), 3, "There is no segment of process 99."),
+        (("none.seg",), 3, "There is no segment none.seg."),
+        (("/",), 3, "is not read"),
+        (("--sort", "colour"), 2, "can not be sorted by 'colour'"),
+        (("--top", "0"), 2, "--top"),
+        (("--format", "none"), 2, "There is no format"),
+    ],
+)
+def test_what_can_not_be_shown_is_one_message_and_an_exit_code(
+    arguments: tuple[str, ...], status: int, what: str, directory: Path, run: Run
+) -> None:
+    if "--sort" in arguments:
+        segment(directory)
+    found, out, err = run("profile", "report", *arguments)
+    assert (found, out) == (status, "")
+    assert what in err
+    assert "Traceback" not in err
+
+
+def test_a_corrupt_saved_report_is_one_message(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text('{"schema": "cfctl.profile", "version": 1')
+    status, out, err = run("profile", "report", str(tmp_path / "r.json"))
+    assert (status, out) == (2, "")
+    assert "is no saved profile" in err
+
+
+def test_damage_is_shown_with_what_is_whole(directory: Path, run: Run) -> None:
+    path = segment(directory, lost=3, refused=1)
+    os.truncate(path, path.stat().st_size - 64)
+    status, out, _ = run("profile", "report")
+    assert status == 0
+    assert "problem: The file is truncated" in out
+    assert "Samples lost: 3" in out
+    assert "Shards refused: 1" in out
+    assert "parse" in out
+
+
+def test_a_segment_without_an_operation_is_told_and_exits_3(directory: Path, run: Run) -> None:
+    (directory / "a.seg").write_bytes(SegmentBuilder().build())
+    status, out, err = run("profile", "report")
+    assert status == 3
+    assert "Total samples: 0" in out
+    assert "The segment holds no operation." in err
+
+
+def test_times_without_a_clock_rate_are_shown_in_ticks_with_the_reason(directory: Path, run: Run) -> None:
+    segment(directory, latest_tick=1000, latest_raw_ns=10**9)
+    out = run("profile", "report")[1]
+    assert "ticks" in out
+    assert "Times are in ticks: " in out
+
+
+def test_a_wide_terminal_gets_one_table(directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    segment(directory)
+    lines = plain(run("profile", "report")[1])
+    assert "operation count rate errors total mean stddev min p50 p90 p99 p99.9 max" in lines

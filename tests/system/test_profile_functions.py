@@ -1,0 +1,224 @@
+"""Functions of programs that nobody here wrote, timed by name."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system.profile_programs import counts, profile_run, pythons, run_cfctl
+
+pytestmark = pytest.mark.system
+
+SCRIPT = """
+import sys, threading
+sys.setrecursionlimit(5000)
+
+def plain(value):
+    return value
+
+def fails(value):
+    raise ValueError(value)
+
+def catches(value):
+    try:
+        fails(value)
+    except ValueError:
+        return plain(value)
+
+def recursive(depth):
+    return depth and recursive(depth - 1)
+
+def generator():
+    yield from range(3)
+
+async def coroutine():
+    return 1
+
+class Worker(threading.Thread):
+    def run(self):
+        for value in range(50):
+            plain(value)
+
+def later():
+    class Late:
+        def method(self):
+            return [plain(value) for value in range(2)]
+    return Late().method()
+
+for value in range(100):
+    plain(value)
+for value in range(20):
+    catches(value)
+recursive(100)
+list(generator())
+workers = [Worker() for _ in range(4)]
+[worker.start() for worker in workers]
+[worker.join() for worker in workers]
+later()
+import asyncio
+asyncio.run(coroutine())
+print("output of the program")
+print("message of the program", file=sys.stderr)
+sys.exit(7)
+"""
+
+
+@pytest.fixture(autouse=True)
+def segment_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Path:
+    monkeypatch.setenv("CFCTL_SEGMENT_DIR", str(tmp_path / "segments"))
+    if "python" in request.fixturenames and request.getfixturevalue("python") != sys.executable:
+        # Another Python has its own cfctl; a source tree with our compiled core is of no use to it.
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+    return tmp_path / "segments"
+
+
+@pytest.mark.parametrize("python", pythons())
+def test_every_sort_of_function_of_a_script_is_counted_exactly(python: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    names = ["plain", "fails", "catches", "recursive", "Worker.run", "later.<locals>.Late.method", "generator",
+             "coroutine", "missing"]  # fmt: skip
+    ended, report = profile_run(
+        [python, str(tmp_path / "script.py")],
+        *[f"__main__:{name}" for name in names],
+        report=tmp_path / "r.json",
+    )
+    assert ended.returncode == 7
+    assert ended.stdout == "output of the program\n"
+    assert "message of the program" in ended.stderr
+    assert counts(report) == {
+        "__main__:plain": 100 + 20 + 4 * 50 + 2,
+        "__main__:fails": 20,
+        "__main__:catches": 20,
+        "__main__:recursive": 101,
+        "__main__:Worker.run": 4,
+        "__main__:later.<locals>.Late.method": 1,
+    }
+    errors = {operation["name"]: operation["errors"] for operation in report["operations"]}
+    assert errors["__main__:fails"] == 20
+    assert errors["__main__:catches"] == errors["__main__:plain"] == 0
+    assert report["samples_lost"] == 0
+    assert report["problems"] == []
+    assert "__main__:generator is a generator or coroutine" in ended.stderr
+    assert "__main__:coroutine is a generator or coroutine" in ended.stderr
+    assert "Never called: __main__:missing." in ended.stderr
+
+
+@pytest.mark.parametrize("python", pythons())
+def test_json_tool_of_the_standard_library_is_profiled(python: str, tmp_path: Path) -> None:
+    (tmp_path / "in.json").write_text(json.dumps([{"key": value} for value in range(500)]))
+    ended, report = profile_run(
+        [python, "-m", "json.tool", str(tmp_path / "in.json"), str(tmp_path / "out.json")],
+        "json.decoder:JSONDecoder.decode",
+        "json:dump*",
+        report=tmp_path / "r.json",
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert counts(report)["json.decoder:JSONDecoder.decode"] == 1
+    assert (tmp_path / "out.json").stat().st_size > 0
+
+
+@pytest.mark.parametrize("python", pythons())
+def test_compileall_of_the_standard_library_is_profiled(python: str, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    for number in range(30):
+        (package / f"m{number}.py").write_text(f"VALUE = {number}\n")
+    ended, report = profile_run(
+        [python, "-m", "compileall", "-q", str(package)],
+        "py_compile:compile",
+        "__main__:compile_file",
+        report=tmp_path / "r.json",
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert counts(report) == {"py_compile:compile": 30, "__main__:compile_file": 30}
+
+
+def test_pip_is_profiled(tmp_path: Path) -> None:
+    pytest.importorskip("pip", reason="pip is not installed here")
+    ended, report = profile_run(
+        [sys.executable, "-m", "pip", "--version"],
+        "pip._internal.cli.main_parser:create_main_parser",
+        "pip._internal.cli.main_parser:parse_command",
+        report=tmp_path / "r.json",
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("pip ")
+    found = counts(report)
+    assert found["pip._internal.cli.main_parser:create_main_parser"] == 1
+    assert found["pip._internal.cli.main_parser:parse_command"] == 1
+
+
+@pytest.mark.parametrize("python", pythons())
+def test_the_program_sees_its_own_path_and_sitecustomize(
+    python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "sitecustomize.py").write_text("LOADED = 'by the application'\n")
+    (tmp_path / "script.py").write_text(
+        "import json, os, subprocess, sys\n"
+        "def seen(): return [sys.path[1], os.environ.get('PYTHONPATH'),"
+        " sys.modules['sitecustomize'].LOADED, [n for n in os.environ if 'PROFILE_REQUEST' in n]]\n"
+        "print(json.dumps(seen()))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "own"))
+    ended, report = profile_run(
+        [python, str(tmp_path / "script.py")], "__main__:seen", report=tmp_path / "r.json"
+    )
+    own = str(tmp_path / "own")
+    assert json.loads(ended.stdout) == [own, own, "by the application", []]
+    assert counts(report) == {"__main__:seen": 1}
+
+
+@pytest.mark.parametrize("python", pythons())
+def test_without_one_of_its_own_the_program_has_no_sitecustomize(
+    python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import os, sys\ndef f(): pass\nf()\n"
+        "print('sitecustomize' in sys.modules, os.environ.get('PYTHONPATH'), any('inject' in p for p in sys.path))"
+    )
+    (tmp_path / "script.py").write_text(code)
+    path = str(tmp_path / "empty")
+    monkeypatch.setenv("PYTHONPATH", path)
+    ended, report = profile_run(
+        [python, str(tmp_path / "script.py")], "__main__:f", report=tmp_path / "r.json"
+    )
+    assert ended.stdout == f"False {path} False\n", ended.stderr
+    assert counts(report) == {"__main__:f": 1}
+    assert "Error in sitecustomize" not in ended.stderr
+
+
+def test_children_are_followed_on_demand_only(tmp_path: Path) -> None:
+    (tmp_path / "child.py").write_text("def f(): pass\nf()\n")
+    (tmp_path / "parent.py").write_text(
+        f"import subprocess, sys\ndef f(): pass\nf()\nsubprocess.run([sys.executable, {str(tmp_path / 'child.py')!r}])\n"
+    )
+    command = [sys.executable, str(tmp_path / "parent.py")]
+    _, alone = profile_run(command, "__main__:f", report=tmp_path / "alone.json")
+    assert counts(alone) == {"__main__:f": 1}
+    followed_file = tmp_path / "followed.json"
+    run_cfctl(
+        "profile", "run", "--follow-children", "--function", "__main__:f", "--json", "-o", str(followed_file),
+        "--", *command,
+    )  # fmt: skip
+    followed = json.loads(followed_file.read_text())
+    assert counts(followed) == {"__main__:f": 2}
+    assert len(followed["processes"]) == 2
+
+
+@pytest.mark.parametrize("python", pythons())
+def test_a_program_with_its_own_profiler_keeps_it(python: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        "import cProfile\ndef f(): pass\nprofile = cProfile.Profile()\nf()\nprofile.enable()\nf()\n"
+        "profile.disable()\nprint(len(profile.getstats()) > 0)\n"
+    )
+    ended, report = profile_run(
+        [python, str(tmp_path / "script.py")], "__main__:f", report=tmp_path / "r.json"
+    )
+    assert ended.stdout == "True\n", ended.stderr
+    assert counts(report)["__main__:f"] >= 1
