@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.host
 
+SAVED = str(Path(__file__).parents[1] / "golden" / "compare" / "calibration.json")
 # What a command needs to end soon; all others are run with --json alone.
 ARGUMENTS: dict[str, list[str]] = {
     "check": ["--window", "200ms"],
     "calibrate": ["--duration", "10ms"],
+    "compare": [SAVED, SAVED],
     "probe core-to-core": ["--samples", "20"],
     "probe cost": ["--samples", "20"],
     "probe jitter": ["--duration", "50ms"],
