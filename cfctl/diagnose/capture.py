@@ -14,11 +14,11 @@ from cfctl.diagnose.engine import catalogue, run_check
 from cfctl.diagnose.measure import measure_host
 from cfctl.diagnose.offline import INDEX_NAME, MOMENTS, READS_NAME, SCHEMA, VERSION, open_captured
 from cfctl.diagnose.profiles import PROFILES
+from cfctl.diagnose.requirements import hardware
 from cfctl.diagnose.subject import Facts, Sample, sampled
 from cfctl.errors import InputError
 from cfctl.host.archive import pack
 from cfctl.host.capture import RecordingView
-from cfctl.host.fingerprint import fingerprint
 from cfctl.host.syscalls import CAPTURE_NAME
 from cfctl.host.view import HostView
 from cfctl.records import to_json, to_plain
@@ -69,7 +69,7 @@ def capture(
     progress("recording what the checks read")
     for pid, values in samples.items():
         _ask_everything(before, now, pid, values, measurements)
-    brand = fingerprint(now).cpu_brand
+    brand = hardware(now).host.cpu_brand
     moments = {MOMENTS[0]: before, MOMENTS[1]: now}
     files: dict[str, bytes] = {}
     for name, view in moments.items():

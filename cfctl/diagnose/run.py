@@ -121,9 +121,9 @@ def described(names: tuple[str, ...]) -> Catalogue:
 
 
 def unknown_check(name: str, known: Iterable[str]) -> InputError:
-    """Return the error for a check that does not exist, with the nearest that does."""
-    near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]}?" if near else "See: cfctl diagnose latency --list"
+    """Return the error for a check that does not exist, with the nearest that do."""
+    near = difflib.get_close_matches(name.upper(), known, n=3, cutoff=0.6)
+    hint = f"Did you mean {', '.join(near)}?" if near else "See: cfctl diagnose latency --list"
     return InputError(f"There is no check '{name}'.", hint)
 
 

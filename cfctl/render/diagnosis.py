@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
@@ -180,16 +180,4 @@ def render_catalogue(document: Catalogue, console: Console, shown_unit: str | No
             cell(check.id), cell(check.area), status_cell(check.severity), cell(check.threshold.source)
         )
     console.print(table)
-    _lines(console, f"{len(document.checks)} checks; explain one: cfctl diagnose latency --explain ID")
-
-
-def render_explanation(document: Catalogue, console: Console, shown_unit: str | None) -> None:  # noqa: ARG001
-    """Print what each check looks for, why, and what a run must provide."""
-    for check in document.checks:
-        console.print(Text.assemble((check.id, "bold"), f"  {check.title}"))
-        rows: tuple[tuple[str, Any], ...] = (
-            ("area", check.area), ("severity", check.severity), ("why", check.why), ("issue if", check.threshold.rule),
-            ("source", check.threshold.source), ("needs", ", ".join(check.needs) or "nothing but the host's files"),
-        )  # fmt: skip
-        for label, text in rows:
-            _labelled(console, label, str(text))
+    _lines(console, f"{len(document.checks)} checks; explain one: cfctl diagnose explain ID")

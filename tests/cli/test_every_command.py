@@ -28,6 +28,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "check": ["--window", "200ms"],
     "calibrate": ["--duration", "10ms"],
     "compare": [SAVED, SAVED],
+    "diagnose explain": ["TIMER_SLACK"],
     "probe core-to-core": ["--samples", "20"],
     "probe cost": ["--samples", "20"],
     "probe jitter": ["--duration", "50ms"],

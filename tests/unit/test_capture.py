@@ -18,6 +18,7 @@ from cfctl.diagnose.capture import Capture, CaptureRequest, capture, probe_names
 from cfctl.diagnose.measurements import Measurements
 from cfctl.diagnose.offline import MOMENTS, open_captured
 from cfctl.diagnose.record import Diagnosis, Status
+from cfctl.diagnose.requirements import hardware
 from cfctl.diagnose.run import Request, diagnose
 from cfctl.diagnose.stored import restored
 from cfctl.errors import InputError
@@ -123,6 +124,17 @@ def test_an_unpacked_archive_and_a_capture_of_the_capture_say_the_same(tmp_path:
         archive.extractall(tmp_path / "host", filter="data")
     assert_same(diagnosed_offline(tmp_path / "host", None), diagnosed_offline(file, None))
     assert capture(CaptureRequest(str(file))).archive == first
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_hardware_of_a_captured_host_is_judged_as_on_the_host(tmp_path: Path, name: str) -> None:
+    host = FakeHost.load(name)
+    file = tmp_path / "host.tar.gz"
+    file.write_bytes(captured(host).archive)
+    open_view = views(host)
+    open_view("the start of the interval")
+    live = hardware(open_view("its end"))
+    assert hardware(open_captured(str(file)).now).requirements == live.requirements
 
 
 def test_equal_hosts_give_equal_bytes() -> None:

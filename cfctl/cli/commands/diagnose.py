@@ -78,9 +78,6 @@ def latency(
     ] = False,
     show_all: Annotated[bool, typer.Option("--all", help="Show checks that passed too.")] = False,
     list_checks: Annotated[bool, typer.Option("--list", help="List all checks and exit.")] = False,
-    explain: Annotated[
-        str | None, _checks_option("--explain", "Say what these checks look for and exit.")
-    ] = None,
     format: FormatOption = None,
     json: JsonOption = False,
     output: OutputOption = None,
@@ -99,8 +96,8 @@ def latency(
     from cfctl.render.diagnosis import render, render_all
 
     out = Output.resolve(format, json, output)
-    if list_checks or explain is not None:
-        _show_catalogue(out, _names(explain))
+    if list_checks:
+        _show_catalogue(out)
         return
     settings = config.load()
     request = Request(
@@ -138,11 +135,132 @@ def _names(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def _show_catalogue(out: Output, names: tuple[str, ...]) -> None:
+def _show_catalogue(out: Output) -> None:
     from cfctl.diagnose.run import described
-    from cfctl.render.diagnosis import render_catalogue, render_explanation
+    from cfctl.render.diagnosis import render_catalogue
 
-    out.emit(described(names), render_explanation if names else render_catalogue)
+    out.emit(described(()), render_catalogue)
+
+
+@app.command()
+def explain(
+    checks: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="Checks to explain.", autocompletion=_complete_check)
+    ],
+    format: FormatOption = None,
+    json: JsonOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Explain checks: what each looks for, why, and what it reads and finds on this host.
+
+    The page names the rule with its source, the profiles that change its severity, the files it read
+    here, and, where there is an issue, its solution and the command that verifies it. Counters and
+    measurements need a run of `cfctl diagnose latency`.
+    """
+    from cfctl.diagnose.explain import explained
+    from cfctl.render.check_page import render
+
+    out = Output.resolve(format, json, output)
+    out.emit(explained(_names(",".join(checks))), render)
+
+
+@app.command()
+def fix(
+    only: Annotated[str | None, _checks_option("--only", "Fix these issues only.")] = None,
+    skip: Annotated[str | None, _checks_option("--skip", "Leave these issues out.")] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile", metavar="PROFILE", help="Workload, as in latency.", autocompletion=_complete_profile
+        ),
+    ] = None,
+    pid: Annotated[
+        int | None, typer.Option("--pid", min=1, metavar="PID", help="Fix what concerns this process too.")
+    ] = None,
+    sysroot: Annotated[
+        str, typer.Option("--sysroot", metavar="DIR|FILE", help="Write the script for a captured host.")
+    ] = "/",
+    output: OutputOption = None,
+) -> None:
+    """Print a shell script that fixes the issues, to be read before it is run; nothing is applied.
+
+      cfctl diagnose fix -o fix.sh
+      sh fix.sh now
+
+    The script has three actions: now changes the running system, persist makes the changes survive
+    a reboot, undo puts back the values read when the script was made. Each issue is one section with
+    what was found and why it matters; what is no command, is for the host operator or has no way
+    back stands there as a comment.
+    """
+    from cfctl import __version__
+    from cfctl.cli.output import write_file
+    from cfctl.diagnose.offline import open_captured
+    from cfctl.diagnose.run import Request, diagnose
+    from cfctl.diagnose.script import fix_script
+    from cfctl.host.view import HostView
+
+    out = Output.resolve(None, False, output)
+    settings = config.load()
+    request = Request(
+        sysroot=sysroot,
+        pid=pid,
+        profile=profile or settings.get("diagnose.profile"),
+        interval_ns=settings.get("diagnose.interval"),
+        only=_names(only),
+        skip=_names(skip),
+    )
+    progress = _progress()
+    try:
+        diagnosis = diagnose(request, progress=progress)
+    finally:
+        progress("")
+    view = HostView() if sysroot == "/" else open_captured(sysroot).now
+    script = fix_script(diagnosis, view, __version__)
+    if out.path is None:
+        typer.echo(script, nl=False)
+    else:
+        write_file(out.path, script.encode())
+
+
+@app.command()
+def host(
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            "--storage", metavar="DIR", help="Measure random reads of the disk below DIR (64 MiB, 1 s)."
+        ),
+    ] = None,
+    sysroot: Annotated[
+        str, typer.Option("--sysroot", metavar="DIR|FILE", help="Judge a captured host; nothing is measured.")
+    ] = "/",
+    format: FormatOption = None,
+    json: JsonOption = False,
+    output: OutputOption = None,
+) -> None:
+    """Compare this host with the minimum and optimal hardware requirements.
+
+    Each requirement (CPU, TSC, cores, clock, RAM, ECC, storage, network, SR-IOV) is met, not met or
+    unobservable, with what was found or why it can not be seen; nothing counts as met for want of a
+    file. The rate of the storage is measured only with --storage, from a file without a name that is
+    gone afterwards.
+
+    Exit status: 1 when a minimum requirement is not met.
+    """
+    from cfctl.diagnose.offline import open_captured
+    from cfctl.diagnose.requirements import NOT_ASKED, hardware
+    from cfctl.diagnose.storage_probe import measure_storage
+    from cfctl.host.view import HostView
+    from cfctl.render.hardware import render
+
+    out = Output.resolve(format, json, output)
+    if storage is not None and sysroot != "/":
+        raise InputError("--storage measures this host.", "--sysroot names another one.")
+    rate = NOT_ASKED if storage is None else measure_storage(storage)
+    view = HostView() if sysroot == "/" else open_captured(sysroot).now
+    report = hardware(view, rate)
+    out.emit(report, render)
+    if report.verdict is Verdict.FAIL:
+        raise typer.Exit(ExitCode.FINDING)
 
 
 def _progress() -> Callable[[str], None]:
