@@ -18,6 +18,8 @@ extern const struct cf_binding_topic cf_topic_segment;
 extern const struct cf_binding_topic cf_topic_operation;
 extern const struct cf_binding_topic cf_topic_timed_function;
 extern const struct cf_binding_topic cf_topic_monitor;
+extern const struct cf_binding_topic cf_topic_probe;
+extern const struct cf_binding_topic cf_topic_perf;
 
 /* Types and objects that more than one topic needs; one per module, so per interpreter. */
 struct cf_module_state {
