@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Fix, boot, kernel_parameter, sysctl, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import SCHEDULED_OUT, SOFTIRQ, TICK, time_lost_to
 from cfctl.diagnose.record import Area
 from cfctl.errors import UnobservableError
 from cfctl.host.cpus import format_cpu_list, parse_cpu_list
@@ -37,6 +38,7 @@ def _candidates(host: Host) -> str:
     Area.SCHEDULER,
     rule="no isolated CPU; low with fewer than 4 CPUs",
     source=f"{_REALTIME}; kernel, Documentation/admin-guide/kernel-parameters.txt, isolcpus",
+    impact=time_lost_to(*SCHEDULED_OUT),
 )
 def cpu_not_isolated(host: Host) -> Outcome:
     """The scheduler may put any other task on the CPU of a hot thread, which then waits for a time
@@ -66,6 +68,7 @@ def cpu_not_isolated(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="no nohz_full CPU; low with fewer than 4 CPUs",
     source="kernel, Documentation/timers/no_hz.rst; measured: 251 ticks/s, median 20 us each",
+    impact=time_lost_to(*TICK),
 )
 def nohz_full_off(host: Host) -> Outcome:
     """The scheduler's tick interrupts a busy CPU 100 to 1000 times a second, each time for
@@ -103,6 +106,7 @@ def nohz_full_off(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="an isolated CPU is in neither rcu_nocbs nor nohz_full",
     source="kernel, Documentation/RCU/Design; kernel-parameters.txt, rcu_nocbs",
+    impact=time_lost_to(*SOFTIRQ),
 )
 def rcu_nocbs_off(host: Host) -> Outcome:
     """Work deferred by the kernel (RCU callbacks) runs on the CPU that queued it, after an
@@ -135,6 +139,7 @@ def rcu_nocbs_off(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="the mask of unbound workqueues includes an isolated CPU",
     source="tuned 2.28 cpu-partitioning; kernel, Documentation/core-api/workqueue.rst",
+    impact=time_lost_to(*SCHEDULED_OUT),
 )
 def workqueue_mask(host: Host) -> Outcome:
     """Unbound kernel work, write-back among it, is put on any CPU of the mask."""
@@ -178,6 +183,7 @@ def watchdog_nmi(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.watchdog is 1 and its mask covers isolated CPUs, or target CPUs where none is isolated",
     source="kernel, Documentation/admin-guide/lockup-watchdogs.rst",
+    impact=time_lost_to(*SCHEDULED_OUT),
 )
 def watchdog_soft(host: Host) -> Outcome:
     """A timer and a stopper thread run on each CPU of the mask every few seconds, before everything
@@ -203,6 +209,7 @@ def watchdog_soft(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="more than 16 CPUs without skew_tick=1",
     source=f"{_REALTIME}; kernel-parameters.txt, skew_tick",
+    impact=time_lost_to(*TICK),
 )
 def skew_tick(host: Host) -> Outcome:
     """Ticks of many CPUs contend for the same locks when they come together."""
@@ -242,6 +249,7 @@ def kernel_debug_build(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="CONFIG_HZ < 1000 without high-resolution timers",
     source="kernel, kernel/Kconfig.hz",
+    impact=time_lost_to(*TICK),
 )
 def kernel_hz(host: Host) -> Outcome:
     """Without high-resolution timers a sleep ends with a tick; with them fewer ticks are better."""
