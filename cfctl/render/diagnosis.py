@@ -9,6 +9,7 @@ from rich.text import Text
 
 from cfctl.diagnose.impact import PER_SECOND
 from cfctl.diagnose.record import Actor, Status
+from cfctl.diagnose.subject import NOT_MEASURED
 from cfctl.records import Severity, Verdict
 from cfctl.render.table import STATUS_STYLE, cell, column_table, status_cell
 from cfctl.text import safe_text
@@ -204,7 +205,7 @@ def _cost_with_method(impact: Measurement | None) -> str | None:
     if impact is None:
         return None
     if impact.value is None:
-        return f"not measured: {impact.reason}"
+        return "not measured" if impact.reason == NOT_MEASURED else f"not measured: {impact.reason}"
     error = "" if impact.uncertainty is None else f" +- {format_quantity(impact.uncertainty, 'ns')}"
     return f"{_cost(impact)}{error}; {impact.method}"
 

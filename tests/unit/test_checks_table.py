@@ -25,6 +25,7 @@ from tests.hosts.cases import (
     cpu,
     interrupts,
     memory,
+    placement,
     probed,
     scheduler,
     surroundings,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 CASES: dict[str, Case] = {
     **clock.CASES, **cpu.CASES, **scheduler.CASES, **interrupts.CASES, **memory.CASES, **surroundings.CASES,
-    **probed.CASES,
+    **probed.CASES, **placement.CASES,
 }  # fmt: skip
 TUNED = FakeHost.load("bare_tuned")
 BY_ID = {check.id: check for check in catalogue()}
@@ -51,7 +52,7 @@ def applied(host: Host, base: FakeHost | None = None) -> FakeHost:
     syscalls = dict(host.syscalls)
     if "limits" in syscalls:
         syscalls["limits"] = {**fake.syscalls["limits"], **syscalls["limits"]}
-    return fake.with_syscalls(syscalls)
+    return replace(fake.with_syscalls(syscalls), later_syscalls=host.later_syscalls)
 
 
 def run(

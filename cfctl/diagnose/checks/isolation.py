@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from cfctl.diagnose.advice import Fix, boot, kernel_parameter, sysctl, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
 from cfctl.diagnose.impact import SCHEDULED_OUT, SOFTIRQ, TICK, time_lost_to
-from cfctl.diagnose.record import Area
+from cfctl.diagnose.record import Actor, Area
 from cfctl.errors import UnobservableError
 from cfctl.host.cpus import format_cpu_list, parse_cpu_list
 from cfctl.host.kernel import build_options
@@ -58,7 +58,13 @@ def cpu_not_isolated(host: Host) -> Outcome:
         if few
         else boot("Keep CPUs for the hot threads.", f"isolcpus=managed_irq,domain,{_candidates(host)}")
     )
-    return Issue(f"None of {host.cpu_count()} CPUs is isolated.", fix, severity=Severity.LOW if few else None)
+    return Issue(
+        f"None of {host.cpu_count()} CPUs is isolated.",
+        fix,
+        severity=Severity.LOW if few else None,
+        # Isolating one of two or three CPUs starves the rest: nobody is asked to.
+        actor=Actor.INFORMATIONAL if few else None,
+    )
 
 
 @check(

@@ -28,6 +28,7 @@ class Host:
     files: Mapping[str, str] = field(default_factory=dict)
     later: Mapping[str, str] = field(default_factory=dict)
     syscalls: Mapping[str, Any] = field(default_factory=dict)
+    later_syscalls: Mapping[str, Any] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
     measured: Mapping[str, Any] = field(default_factory=dict)
     pid: int | None = 4242
