@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, boot, kernel_parameter, run, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import PM_QOS, SCHEDULED_OUT, cost_of, gain_of, time_lost_to
+from cfctl.diagnose.impact import PM_QOS, cost_of, gain_of
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import thermal_throttles
@@ -218,7 +218,6 @@ def cpu_offline(host: Host) -> Outcome:
     rule="fewer than 4 online CPUs",
     source="performance guide: 4 cores or more",
     scope=Scope.MACHINE,
-    impact=time_lost_to(*SCHEDULED_OUT),
 )
 def cpu_too_few(host: Host) -> Outcome:
     """With two or three CPUs none can be kept for one thread: interrupts, kernel threads and other

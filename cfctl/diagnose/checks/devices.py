@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from cfctl.diagnose.advice import Command, Fix
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import SOFTIRQ, time_lost_to
 from cfctl.diagnose.record import Area
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import link_errors
@@ -143,7 +142,6 @@ def net_gro_defer(host: Host) -> Outcome:
     Area.NETWORK,
     rule="rps_cpus of a queue includes an isolated CPU",
     source="kernel, Documentation/networking/scaling.rst, RPS",
-    impact=time_lost_to(*SOFTIRQ),
 )
 def net_rps_on_target(host: Host) -> Outcome:
     """Each packet of the queue interrupts the hot thread for its protocol work."""

@@ -84,7 +84,6 @@ def irq_on_target_cpu(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="default_smp_affinity includes an isolated CPU",
     source="kernel, Documentation/core-api/irq/irq-affinity.rst",
-    impact=time_lost_to(*DEVICE_IRQ),
 )
 def irq_default_affinity(host: Host) -> Outcome:
     """A device that is added later interrupts the isolated CPUs."""
@@ -114,7 +113,6 @@ def irq_default_affinity(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="irqbalance runs with isolated CPUs and no IRQBALANCE_BANNED_CPULIST",
     source="irqbalance(1); tuned 2.28 cpu-partitioning",
-    impact=time_lost_to(*DEVICE_IRQ),
 )
 def irqbalance(host: Host) -> Outcome:
     """It spreads interrupts over all CPUs it does not know to be reserved."""

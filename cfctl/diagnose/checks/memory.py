@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run, sysctl, write
 from cfctl.diagnose.engine import Issue, Outcome, Pass, check
-from cfctl.diagnose.impact import PAGE_FAULT, SCHEDULED_OUT, time_lost_to
 from cfctl.diagnose.record import Area, Scope
 from cfctl.host.counters import meminfo_kib, pressure, vmstat
 from cfctl.host.view import Lack, UnreadableError
@@ -157,7 +156,6 @@ def zone_reclaim(host: Host) -> Outcome:
     Area.MEMORY,
     rule="ksm/run is 1",
     source="kernel, Documentation/admin-guide/mm/ksm.rst",
-    impact=time_lost_to(*PAGE_FAULT),
 )
 def ksm_run(host: Host) -> Outcome:
     """A write to a merged page faults and copies it; the scanner takes a CPU."""
@@ -178,7 +176,6 @@ def ksm_run(host: Host) -> Outcome:
     Area.MEMORY,
     rule="vm.stat_interval < 10",
     source="tuned 2.28 realtime: 10",
-    impact=time_lost_to(*SCHEDULED_OUT),
 )
 def vm_stat_interval(host: Host) -> Outcome:
     """A kernel worker interrupts each CPU for it."""

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from cfctl.diagnose.advice import Command, Fix, sysctl
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import SOFTIRQ, time_lost_to
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import link_errors, protocols, softnet
@@ -44,7 +43,6 @@ def net_busy_poll(host: Host) -> Outcome:
     rule="column 2 of softnet_stat rises during the interval",
     source="kernel, Documentation/admin-guide/sysctl/net.rst, netdev_max_backlog",
     sample=softnet,
-    impact=time_lost_to(*SOFTIRQ),
 )
 def net_softnet_drop(host: Host) -> Outcome:
     """A CPU's backlog was full: the packet is lost, and its retransmission costs milliseconds."""
@@ -67,7 +65,6 @@ def net_softnet_drop(host: Host) -> Outcome:
     rule="column 3 of softnet_stat rises during the interval",
     source="kernel, Documentation/admin-guide/sysctl/net.rst, netdev_budget",
     sample=softnet,
-    impact=time_lost_to(*SOFTIRQ),
 )
 def net_time_squeeze(host: Host) -> Outcome:
     """Packets stay in the device until the soft interrupt runs again."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, boot, run, sysctl
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import PAGE_FAULT, SCHEDULED_OUT, SLACK, gain_of, time_lost_to
+from cfctl.diagnose.impact import SCHEDULED_OUT, SLACK, gain_of, time_lost_to
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import pressure
@@ -211,7 +211,6 @@ def sched_autogroup(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.numa_balancing is not 0 on more than one node",
     source="tuned 2.28 network-latency: 0; kernel, Documentation/admin-guide/sysctl/kernel.rst",
-    impact=time_lost_to(*PAGE_FAULT),
 )
 def numa_balancing(host: Host) -> Outcome:
     """Pages are unmapped so that the next access faults, and are copied to another node: stalls of

@@ -266,7 +266,6 @@ def sandbox_kernel(host: Host) -> Outcome:
     rule="seccomp mode 2; medium with more than 3 filters",
     source="kernel, Documentation/userspace-api/seccomp_filter.rst; judgement",
     scope=Scope.MACHINE,
-    impact=cost_of("syscall"),
 )
 def seccomp_filter(host: Host) -> Outcome:
     """Each system call first runs through every filter program."""
@@ -299,7 +298,6 @@ def seccomp_filter(host: Host) -> Outcome:
     rule="TracerPid is not 0",
     source="ptrace(2)",
     scope=Scope.PROCESS,
-    impact=cost_of("syscall"),
 )
 def ptraced(host: Host) -> Outcome:
     """A debugger or strace stops the program at each system call or signal: tens of microseconds."""
