@@ -123,7 +123,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "diagnose.profile",
         "timer",
-        _choice("busy-poll", "timer", "network", "container", "ci"),
+        _choice("timer", "busy-poll", "ipc", "network", "container", "ci"),
         "kind of workload",
     ),
     Setting(

@@ -13,7 +13,8 @@ from cfctl import __version__
 from cfctl.diagnose.engine import catalogue, run_check
 from cfctl.diagnose.measure import measure_host
 from cfctl.diagnose.offline import INDEX_NAME, MOMENTS, READS_NAME, SCHEMA, VERSION, open_captured
-from cfctl.diagnose.profiles import PROFILES
+from cfctl.diagnose.probing import DEFAULT_DURATION_NS, LATENCY, ProbePlan, probe_host
+from cfctl.diagnose.profiles import PROFILES, use_of
 from cfctl.diagnose.requirements import hardware
 from cfctl.diagnose.subject import Facts, Sample, sampled
 from cfctl.errors import InputError
@@ -28,18 +29,24 @@ if TYPE_CHECKING:
 
 # Counters of the start of the interval by target and sample.
 Samples = dict[int | None, dict[Sample, Any]]
+Probe = Callable[[ProbePlan, "Measurements", Callable[[str], None]], "Measurements"]
 PROBE_SCHEMA: Final = "cfctl.probe."
 NOT_WANTED: Final = "the capture was made without measurements"
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureRequest:
-    """What to capture; `interval_ns` 0 takes one view."""
+    """What to capture; `interval_ns` 0 takes one view.
+
+    The latency of the use that a profile names is probed for `duration_ns`.
+    """
 
     sysroot: str = "/"
     pid: int | None = None
     interval_ns: int = 2_000_000_000
     measure: bool = True
+    profile: str = "timer"
+    duration_ns: int = DEFAULT_DURATION_NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,7 @@ def capture(
     *,
     open_view: Callable[[str], HostView] = HostView,
     measure: Callable[[], Measurements] = measure_host,
+    probe: Probe = probe_host,
     sleep: Callable[[float], None] = time.sleep,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Capture:
@@ -65,7 +73,7 @@ def capture(
     `probes` are saved documents of probes by file name; they are kept as they are. A captured host
     is captured again as it was. Takes the interval and the time of the measurements.
     """
-    before, now, samples, measurements, reason = _opened(request, open_view, measure, sleep, progress)
+    before, now, samples, measurements, reason = _opened(request, open_view, measure, probe, sleep, progress)
     progress("recording what the checks read")
     for pid, values in samples.items():
         _ask_everything(before, now, pid, values, measurements)
@@ -106,6 +114,7 @@ def _opened(
     request: CaptureRequest,
     open_view: Callable[[str], HostView],
     measure: Callable[[], Measurements],
+    probe: Probe,
     sleep: Callable[[float], None],
     progress: Callable[[str], None],
 ) -> tuple[RecordingView | None, RecordingView, Samples, Measurements | None, str | None]:
@@ -113,23 +122,28 @@ def _opened(
     if request.sysroot != "/":
         again = open_captured(request.sysroot, open_view)
         before = None if again.before is None else RecordingView(again.before)
+        now = RecordingView(again.now)
         samples = _sample_all(before, request.pid)
-        return before, RecordingView(again.now), samples, again.measurements, again.reason
-    if request.measure:
-        progress("measuring")
-    measurements = measure() if request.measure else None
+        _sample_all(now, request.pid)
+        return before, now, samples, again.measurements, again.reason
     before = RecordingView(open_view("/")) if request.interval_ns > 0 else None
     samples = _sample_all(before, request.pid)
     if before is not None:
         progress(f"watching counters for {request.interval_ns / 1e9:g} s")
         sleep(request.interval_ns / 1e9)
-    return (
-        before,
-        RecordingView(open_view("/")),
-        samples,
-        measurements,
-        None if request.measure else NOT_WANTED,
-    )
+    now = RecordingView(open_view("/"))
+    # Read at the end of the interval, before the probes show in the counters.
+    _sample_all(now, request.pid)
+    if not request.measure:
+        return before, now, samples, None, NOT_WANTED
+    progress("measuring the clock")
+    plan = ProbePlan(use_of(request.profile), _all_probes(), request.duration_ns)
+    return before, now, samples, probe(plan, measure(), progress), None
+
+
+def _all_probes() -> frozenset[str]:
+    """Return the probes of all checks and of a target."""
+    return frozenset({LATENCY, *(name for check in catalogue() for name in check.probes)} - {"measurements"})
 
 
 def _sample_all(view: RecordingView | None, pid: int | None) -> Samples:

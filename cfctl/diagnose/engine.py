@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cfctl.diagnose import checks as check_modules
 from cfctl.diagnose.advice import Fix, actor_for, addressed, kernel_is_writable
+from cfctl.diagnose.impact import NO_PROBE, PER_SECOND, Impact, ImpactSource
 from cfctl.diagnose.profiles import severity_in
 from cfctl.diagnose.record import (
     Actor,
@@ -22,8 +23,9 @@ from cfctl.diagnose.record import (
     Status,
     Threshold,
 )
-from cfctl.diagnose.subject import Facts, Host, Sample
+from cfctl.diagnose.subject import NOT_MEASURED, Facts, Host, Sample
 from cfctl.errors import UnobservableError
+from cfctl.records import Measurement
 from cfctl.text import safe_text
 
 if TYPE_CHECKING:
@@ -48,7 +50,10 @@ class NotApplicable:
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """A check's outcome: its subject costs latency. `severity` and `actor` escalate or override."""
+    """A check's outcome: its subject costs latency. `severity` and `actor` escalate or override.
+
+    `impact_ns_per_s` is a loss the check itself observed; it comes before that of a probe.
+    """
 
     description: str
     fix: Fix
@@ -73,12 +78,20 @@ class Check:
     scope: Scope
     sample: Sample | None
     needs: tuple[str, ...]
+    impact: ImpactSource | None
+    verify: str | None
     judge: Callable[[Host], Outcome]
 
     @property
     def why(self) -> str:
         """Return why the subject costs latency: the docstring of the check's function."""
         return " ".join((inspect.getdoc(self.judge) or "").split())
+
+    @property
+    def probes(self) -> frozenset[str]:
+        """Return the measurements it needs to judge, and to put a number on an issue."""
+        own = {self.impact.probe} if self.impact is not None else set()
+        return frozenset(own | set(self.needs) - {"interval", "pid"})
 
     def described(self) -> CheckDescription:
         """Return the check as it stands in the catalogue."""
@@ -101,12 +114,16 @@ def check(
     scope: Scope = Scope.KERNEL,
     sample: Sample | None = None,
     needs: tuple[str, ...] = (),
+    impact: ImpactSource | None = None,
+    verify: str | None = None,
 ) -> Callable[[Callable[[Host], Outcome]], Callable[[Host], Outcome]]:
     """Return a decorator that registers a check; the docstring of the function says why it matters.
 
     `rule` and `source` state the threshold and its origin. `sample` is what the check compares at
     the two ends of the interval. `needs` names what a run must provide: "interval" (set with
-    `sample`), "measurements", "pid". A check reads through its Host, raises UnobservableError when
+    `sample`), "measurements", "pid", or a probe by its name in `cfctl.diagnose.impact`. `impact`
+    says which probe puts a number on an issue. `verify` is the command that shows whether the fix
+    worked, where that is not this check again. A check reads through its Host, raises UnobservableError when
     a thing can not be seen, and returns Pass, NotApplicable or Issue.
     """
     needed = (*needs, "interval") if sample is not None else needs
@@ -115,7 +132,7 @@ def check(
         if id in _registered and _registered[id].judge.__module__ != judge.__module__:
             raise ValueError(f"two checks are called {id}")
         _registered[id] = Check(
-            id, title, severity, area, Threshold(rule, source), scope, sample, needed, judge
+            id, title, severity, area, Threshold(rule, source), scope, sample, needed, impact, verify, judge
         )
         return judge
 
@@ -155,9 +172,7 @@ def run_check(checked: Check, facts: Facts) -> CheckResult:
 def _host_note(checked: Check, host: Host) -> str:
     """Return the reason behind the reason where a guest can not see what its host decides."""
     hidden = (
-        checked.scope is Scope.MACHINE
-        and host.environment.is_guest
-        and not {"measurements", "pid"} & set(checked.needs)
+        checked.scope is Scope.MACHINE and host.environment.is_guest and not set(checked.needs) - {"interval"}
     )
     return "; in a guest the host decides it" if hidden else ""
 
@@ -167,6 +182,7 @@ def _issue(checked: Check, severity: Severity, issue: Issue, host: Host) -> Chec
         issue.scope or checked.scope, host.environment, kernel_is_writable(host.view)
     )
     solution, commands = addressed(issue.fix, actor, host.view)
+    impact = _impact(checked, issue, host)
     return _result(
         checked,
         Status.ISSUE,
@@ -179,8 +195,24 @@ def _issue(checked: Check, severity: Severity, issue: Issue, host: Host) -> Chec
         warning=issue.fix.warning if commands.now or commands.persist else None,
         commands=commands,
         privilege=issue.fix.privilege if commands.now or commands.persist else None,
-        impact_ns_per_s=issue.impact_ns_per_s,
+        impact=impact,
+        verify=verify_command(checked, host),
     )
+
+
+def _impact(checked: Check, issue: Issue, host: Host) -> Impact:
+    if issue.impact_ns_per_s is not None:
+        method = f"observed by the check: {checked.threshold.rule}"
+        return Impact(Measurement(issue.impact_ns_per_s, PER_SECOND, method=method), issue.impact_ns_per_s)
+    if checked.impact is None:
+        return Impact(Measurement.missing(PER_SECOND, NO_PROBE))
+    return checked.impact.of(host.facts.measurements, NOT_MEASURED)
+
+
+def verify_command(checked: Check, host: Host) -> str:
+    """Return the command that shows whether a check's fix worked: its own, or the check alone."""
+    pid = "" if host.pid is None else f" --pid {host.pid}"
+    return checked.verify or f"cfctl diagnose latency --only {checked.id}{pid}"
 
 
 def _result(
@@ -196,10 +228,12 @@ def _result(
     warning: str | None = None,
     commands: Commands | None = None,
     privilege: str | None = None,
-    impact_ns_per_s: float | None = None,
+    impact: Impact | None = None,
+    verify: str | None = None,
 ) -> CheckResult:
     return CheckResult(
         checked.id, checked.area, checked.title, status, severity or checked.severity, actor, description,
         checked.why, solution, warning, commands or Commands(),
-        tuple(host.evidence) if host else (), checked.threshold, privilege, reason, impact_ns_per_s,
+        tuple(host.evidence) if host else (), checked.threshold, privilege, reason,
+        impact.ns_per_s if impact else None, impact.cost if impact else None, verify,
     )  # fmt: skip

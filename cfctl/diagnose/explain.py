@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cfctl.diagnose.advice import kernel_is_writable
-from cfctl.diagnose.engine import Check, catalogue, run_check
+from cfctl.diagnose.engine import Check, catalogue, run_check, verify_command
 from cfctl.diagnose.profiles import PROFILES
 from cfctl.diagnose.run import unknown_check
-from cfctl.diagnose.subject import Facts
+from cfctl.diagnose.subject import Facts, Host
 from cfctl.host.capture import RecordingView
 from cfctl.host.view import HostView, shown
 from cfctl.records import Document, Severity
@@ -67,7 +67,7 @@ def _page(check: Check, asked: HostView) -> CheckPage:
     }
     return CheckPage(
         check.described(), check.scope, overrides, tuple(sorted(reads)), here,
-        f"cfctl diagnose latency --only {check.id}",
+        verify_command(check, Host(facts)),
     )  # fmt: skip
 
 

@@ -87,12 +87,11 @@ def _indexed(sysroot: str, stored: Stored, file_count: int | None) -> Captured:
         views = {name: _view(sysroot, name, stored, brand) for name in moments}
         measured = index.get("measurements")
         reason = str(index.get("measurements_reason") or OFFLINE)
-        return Captured(
-            views.get(MOMENTS[0]),
-            views[MOMENTS[1]],
-            None if measured is None else restored(Measurements, measured, "measurements"),
-            safe_text(reason) if measured is None else None,
-        )
+        if measured is None:
+            return Captured(views.get(MOMENTS[0]), views[MOMENTS[1]], None, safe_text(reason))
+        measurements = restored(Measurements, measured, "measurements")
+        _require(_is_sound(measurements), "a histogram in its measurements is none")
+        return Captured(views.get(MOMENTS[0]), views[MOMENTS[1]], measurements, None)
     except (ValueError, RecursionError) as error:
         why = "It is nested too deeply." if isinstance(error, RecursionError) else f"{safe_text(error)}."
         raise InputError(f"{sysroot} is no whole capture.", why, _NEW) from None
@@ -101,6 +100,18 @@ def _indexed(sysroot: str, stored: Stored, file_count: int | None) -> Captured:
 def _require(holds: bool, what: str) -> None:
     if not holds:
         raise ValueError(what)
+
+
+def _is_sound(measurements: Measurements) -> bool:
+    """Return whether the histograms hold only buckets that exist."""
+    from cfctl import _native
+
+    cpus = measurements.latency.cpus if measurements.latency else ()
+    return all(
+        0 <= bucket < _native.HISTOGRAM_BUCKETS and count > 0 and cpu.distribution.histogram.ns_per_raw > 0
+        for cpu in cpus
+        for bucket, count in cpu.distribution.histogram.buckets
+    )
 
 
 def _view(sysroot: str, moment: str, stored: Stored, brand: str | None) -> CapturedView:

@@ -6,6 +6,9 @@ from typing import Final
 
 from cfctl.records import Severity
 
+# What is probed for a profile that is a use. The others say where a program runs, not what it waits
+# for: they are probed as a timer.
+USES: Final = ("timer", "busy-poll", "ipc", "network")
 _OFF: Final = None
 _LOW, _MEDIUM, _HIGH = Severity.LOW, Severity.MEDIUM, Severity.HIGH
 
@@ -19,6 +22,8 @@ PROFILES: Final[dict[str, dict[str, Severity | None]]] = {
         "NOHZ_FULL_OFF": _HIGH, "CPU_NOT_ISOLATED": _HIGH, "TIMER_SLACK": _LOW, "PREEMPT_MODEL": _LOW,
         "CPU_HALTPOLL_OFF": _LOW, "CPU_CSTATE_DEEP": _LOW,
     },
+    # Hands work between threads or processes: the wake-up of the other side rules.
+    "ipc": {"GUEST_KICK_COST": _HIGH, "CPU_HALTPOLL_OFF": _HIGH, "TIMER_SLACK": _LOW},
     # Lives from packets: the receive path rules.
     "network": {"NET_BUSY_POLL": _MEDIUM, "NET_TCP_IDLE_RESTART": _MEDIUM, "NET_TIME_SQUEEZE": _HIGH},
     # Sees its limits, hardly its host.
@@ -35,3 +40,8 @@ PROFILES: Final[dict[str, dict[str, Severity | None]]] = {
 def severity_in(profile: str, check_id: str, severity: Severity) -> Severity | None:
     """Return a check's severity in a profile; None when the profile leaves the check out."""
     return PROFILES[profile].get(check_id, severity)
+
+
+def use_of(profile: str) -> str:
+    """Return the use whose latency stands for a profile."""
+    return profile if profile in USES else "timer"

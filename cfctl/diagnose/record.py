@@ -6,9 +6,10 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from cfctl.records import Document, Judgement, JudgementLevel, Severity, Verdict
+from cfctl.records import Document, Judgement, JudgementLevel, Measurement, Severity, Verdict
 
 if TYPE_CHECKING:
+    from cfctl.diagnose.budget import Budget
     from cfctl.diagnose.measurements import Measurements
     from cfctl.host.fingerprint import Fingerprint
 
@@ -96,8 +97,10 @@ class CheckResult:
 
     `severity` is that of the issue, or the one an issue would have. `description` says what was
     found, `why` what it costs. `actor`, `solution`, `warning` and `privilege` (what the commands
-    need) belong to an issue, `reason` to everything that is neither issue nor pass. `impact_ns_per_s`
-    is the measured time lost in each second, None when it is not measured.
+    need) belong to an issue, `reason` to everything that is neither issue nor pass. `impact` is what an
+    issue costs here with its method, missing with a reason when it was not measured; `impact_ns_per_s`
+    is the measured time lost in each second (of the probe's run for a cost per event), by which issues
+    of one severity are ranked. `verify` is the command that shows whether the fix worked.
     """
 
     id: str
@@ -116,6 +119,8 @@ class CheckResult:
     privilege: str | None
     reason: str | None
     impact_ns_per_s: float | None
+    impact: Measurement | None = None
+    verify: str | None = None
 
     def fails(self, fail_on: Severity) -> bool:
         """Return whether this is an issue that the reader can fix, at or above a severity."""
@@ -131,8 +136,9 @@ class CheckResult:
 class Diagnosis(Document):
     """The results of all checks on one host, worst issue first.
 
-    `verdict` is fail for an issue at or above `fail_on` whose actor is you, else inconclusive when
-    a check named in `required` could not observe its subject, else pass.
+    `verdict` is fail for an issue at or above `fail_on` whose actor is you or a missed target, else
+    inconclusive when the target could not be judged or a check named in `required` could not observe
+    its subject, else pass. `budget` is the judgement over the target, None without one.
     """
 
     SCHEMA: ClassVar[str] = "cfctl.diagnosis"
@@ -151,12 +157,22 @@ class Diagnosis(Document):
     measurements_reason: str | None
     counts: dict[str, int]
     checks: tuple[CheckResult, ...]
+    budget: Budget | None = None
 
     def judgements(self) -> tuple[Judgement, ...]:
-        """Return each check that applies; an issue that is not yours to fix, or below `fail_on`, counts as a pass."""
-        return tuple(
+        """Return the target and each check that applies.
+
+        An issue that is not yours to fix, or below `fail_on`, counts as a pass.
+        """
+        checks = tuple(
             self._judgement(result) for result in self.checks if result.status is not Status.NOT_APPLICABLE
         )
+        return checks if self.budget is None else (self._target_judgement(self.budget), *checks)
+
+    @staticmethod
+    def _target_judgement(budget: Budget) -> Judgement:
+        level = JudgementLevel.ERROR if budget.verdict is Verdict.FAIL else JudgementLevel.WARNING
+        return Judgement("TARGET", "target", budget.verdict, budget.verdict, level, budget.describe())
 
     def _judgement(self, result: CheckResult) -> Judgement:
         if result.status is Status.ISSUE:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from cfctl.diagnose.budget import Budget, Target, judge_budget
 from cfctl.diagnose.engine import Check, catalogue, run_check
 from cfctl.diagnose.measure import measure_host
+from cfctl.diagnose.measurements import Measurements
 from cfctl.diagnose.offline import Captured, open_captured
-from cfctl.diagnose.profiles import PROFILES
+from cfctl.diagnose.probing import DEFAULT_DURATION_NS, LATENCY, ProbePlan, probe_host
+from cfctl.diagnose.profiles import PROFILES, use_of
 from cfctl.diagnose.record import Actor, Catalogue, CheckResult, Diagnosis, Status
 from cfctl.diagnose.subject import Facts, sampled
 from cfctl.errors import InputError
@@ -21,9 +24,7 @@ from cfctl.records import Severity, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cfctl.diagnose.measurements import Measurements
-
-NOT_WANTED: Final = "not asked for (--no-measure)"
+NOT_WANTED: Final = "not asked for (--quick, --no-measure)"
 NOT_NEEDED: Final = "no selected check needs a measurement"
 
 _STATUS_ORDER: Final = (Status.ISSUE, Status.ERROR, Status.UNOBSERVABLE, Status.NOT_APPLICABLE, Status.PASS)
@@ -32,7 +33,11 @@ _ACTOR_ORDER: Final = (Actor.YOU, Actor.HOST_OPERATOR, Actor.INFORMATIONAL, None
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to diagnose and how to judge it; `only` empty means every check, `interval_ns` 0 one view."""
+    """What to diagnose and how to judge it; `only` empty means every check, `interval_ns` 0 one view.
+
+    `profile` names the use whose latency is probed for `duration_ns` on `cpus` (None: all usable);
+    `target` is the budget to judge it against. `pm_qos_us` is held in the runs that show its effect.
+    """
 
     sysroot: str = "/"
     pid: int | None = None
@@ -40,6 +45,10 @@ class Request:
     fail_on: Severity = Severity.HIGH
     interval_ns: int = 2_000_000_000
     measure: bool = True
+    target: Target | None = None
+    duration_ns: int = DEFAULT_DURATION_NS
+    cpus: tuple[int, ...] | None = None
+    pm_qos_us: int | None = None
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
@@ -50,34 +59,33 @@ def diagnose(
     *,
     open_view: Callable[[str], HostView] = HostView,
     measure: Callable[[], Measurements] = measure_host,
+    probe: Callable[[ProbePlan, Measurements, Callable[[str], None]], Measurements] = probe_host,
     sleep: Callable[[float], None] = time.sleep,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Diagnosis:
     """Return the diagnosis a request asks for.
 
-    Takes the interval and about half a second of measurements on a live host, milliseconds on a
-    captured one. Raises InputError for an unknown check, profile, sysroot or process.
+    Takes the interval, the probes' duration and some seconds on a live host, milliseconds on a captured
+    one. Raises InputError for an unknown check, profile, sysroot, CPU or process.
     """
     checks = selected(request)
     captured = None if request.sysroot == "/" else open_captured(request.sysroot, open_view)
-    measurements, reason = None, None
-    if captured is not None and captured.measurements is None:
-        reason = captured.reason
-    elif not request.measure:
-        reason = NOT_WANTED
-    elif not any("measurements" in check.needs for check in checks):
-        reason = NOT_NEEDED
-    elif captured is not None:
-        measurements = captured.measurements
+    facts = _observed(request, checks, captured, open_view, sleep, progress)
+    # After the interval: what the probes do must not show in the counters.
+    if captured is None:
+        measurements, reason = _measured(request, checks, measure, probe, progress)
     else:
-        progress("measuring the clock")
-        measurements = measure()
-    facts = _observed(request, checks, measurements, captured, open_view, sleep, progress)
+        measurements, reason = _measured_before(captured, request, checks)
+    facts = replace(facts, measurements=measurements)
     results = []
     for check in checks:
         progress(f"checking {check.id}")
         results.append(run_check(check, facts))
-    verdict, verdict_reason = judged(results, request.fail_on, request.required)
+    budget = None
+    if request.target is not None:
+        use = use_of(request.profile)
+        budget = judge_budget(request.target, use, measurements, reason or NOT_NEEDED, results)
+    verdict, verdict_reason = judged(results, request.fail_on, request.required, budget)
     before = facts.before
     return Diagnosis(
         verdict,
@@ -93,6 +101,47 @@ def diagnose(
         reason,
         {status.value: sum(result.status is status for result in results) for status in Status},
         ranked(results),
+        budget,
+    )
+
+
+def _measured(
+    request: Request,
+    checks: tuple[Check, ...],
+    measure: Callable[[], Measurements],
+    probe: Callable[[ProbePlan, Measurements, Callable[[str], None]], Measurements],
+    progress: Callable[[str], None],
+) -> tuple[Measurements | None, str | None]:
+    """Return what the checks and the target need measured, or None and why nothing is."""
+    if not request.measure:
+        return None, NOT_WANTED
+    plan = probe_plan(request, checks)
+    clock_is_needed = any("measurements" in check.probes for check in checks)
+    if not clock_is_needed and not plan.wanted:
+        return None, NOT_NEEDED
+    progress("measuring the clock")
+    measurements = measure() if clock_is_needed else Measurements()
+    return (probe(plan, measurements, progress) if plan.wanted else measurements), None
+
+
+def _measured_before(
+    captured: Captured, request: Request, checks: tuple[Check, ...]
+) -> tuple[Measurements | None, str | None]:
+    """Return what was measured on a captured host if it is needed, or None and why there is nothing."""
+    if captured.measurements is None or not request.measure:
+        return None, captured.reason if captured.measurements is None else NOT_WANTED
+    if request.target is None and not any(check.probes for check in checks):
+        return None, NOT_NEEDED
+    return captured.measurements, None
+
+
+def probe_plan(request: Request, checks: Iterable[Check]) -> ProbePlan:
+    """Return the probes that the selected checks and the target need."""
+    wanted = {name for check in checks for name in check.probes} - {"measurements"}
+    if request.target is not None:
+        wanted.add(LATENCY)
+    return ProbePlan(
+        use_of(request.profile), frozenset(wanted), request.duration_ns, request.cpus, request.pm_qos_us
     )
 
 
@@ -130,7 +179,6 @@ def unknown_check(name: str, known: Iterable[str]) -> InputError:
 def _observed(
     request: Request,
     checks: tuple[Check, ...],
-    measurements: Measurements | None,
     captured: Captured | None,
     open_view: Callable[[str], HostView],
     sleep: Callable[[float], None],
@@ -148,7 +196,10 @@ def _observed(
         progress(f"watching counters for {request.interval_ns / 1e9:g} s")
         sleep(request.interval_ns / 1e9)
     now = captured.now if captured else open_view(request.sysroot)
-    return Facts(now, pid, request.profile, measurements, before, values)
+    for sample in samples:
+        # A view reads a file when it is first asked: at the end of the interval, not after the probes.
+        sampled(sample, now, pid)
+    return Facts(now, pid, request.profile, None, before, values)
 
 
 def _check_target(view: HostView, pid: int | None) -> None:
@@ -172,14 +223,23 @@ def ranked(results: Iterable[CheckResult]) -> tuple[CheckResult, ...]:
 
 
 def judged(
-    results: Iterable[CheckResult], fail_on: Severity, required: tuple[str, ...] = ()
+    results: Iterable[CheckResult],
+    fail_on: Severity,
+    required: tuple[str, ...] = (),
+    budget: Budget | None = None,
 ) -> tuple[Verdict, str]:
-    """Return the verdict over results and the sentence that explains it."""
+    """Return the verdict over results and the target, and the sentence that explains it."""
     by_id = {result.id: result for result in results}
     failing = [result.id for result in by_id.values() if result.fails(fail_on)]
+    if budget is not None and budget.verdict is Verdict.FAIL:
+        more = f"; you can fix {', '.join(failing)} (at or above {fail_on})" if failing else ""
+        return Verdict.FAIL, f"the target is missed{more}"
     if failing:
         return Verdict.FAIL, f"you can fix {', '.join(failing)} (at or above {fail_on})"
     unseen = [name for name in required if name not in by_id or by_id[name].is_unseen]
     if unseen:
         return Verdict.INCONCLUSIVE, f"required and not observed: {', '.join(unseen)}"
-    return Verdict.PASS, f"no issue at or above {fail_on} that you can fix"
+    if budget is not None and budget.verdict is Verdict.INCONCLUSIVE:
+        return Verdict.INCONCLUSIVE, f"the target can not be judged: {budget.reason}"
+    met = "the target is met, " if budget is not None else ""
+    return Verdict.PASS, f"{met}no issue at or above {fail_on} that you can fix"

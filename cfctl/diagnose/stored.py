@@ -9,12 +9,19 @@ import types
 from collections.abc import Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from cfctl.diagnose import measurements
+from cfctl.diagnose import latency, measurements
+from cfctl.probe import distribution
 from cfctl.records import Measurement
 
 T = TypeVar("T")
 # What the modules of the records import for their annotations only.
-_NAMES = {**vars(measurements), "Measurement": Measurement, "Mapping": Mapping}
+_NAMES = {
+    **vars(distribution),
+    **vars(latency),
+    **vars(measurements),
+    "Measurement": Measurement,
+    "Mapping": Mapping,
+}
 _MAX_TEXT = 4096
 _MAX_ITEMS = 100_000
 

@@ -20,6 +20,8 @@ def table(document: Document) -> tuple[list[str], list[list[Any]]]:
         raise InputError(f"{document.SCHEMA} is no table.", "It has no rows.", "Use --format json.")
     rows = [_flat(row) for row in to_plain(document)[document.ROWS]]
     names = list(dict.fromkeys(name for row in rows for name in row))
+    # A record that is absent in one row and has columns in another needs none of its own.
+    names = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
     return names, [[row.get(name) for name in names] for row in rows]
 
 

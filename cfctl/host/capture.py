@@ -18,6 +18,8 @@ _LOG_WORDS: Final = (
     "tsc", "clocksource", "timekeeping", "watchdog", "throttl", "mce", "hardware error", "edac", "nohz", "rcu",
 )  # fmt: skip
 _CONTAINER: Final = b"container="
+# Variables of which a check asks whether they are set; their values stay where they are.
+_NAMES_KEPT: Final = (b"MALLOC_", b"GLIBC_TUNABLES")
 _MOUNTS_KEPT: Final = ("/proc", "/sys", "/dev")
 
 
@@ -148,15 +150,24 @@ class RecordingView(HostView):
 def discreet(path: str, data: bytes) -> bytes:
     """Return a file's content without what no check reads and a capture should not tell.
 
-    The environment of a process keeps only the entry that names a container; the mount table only the
+    The environment of a process keeps only the entry that names a container, and the names of those
+    for the allocator; the mount table only the
     root, the control groups and what is mounted on /proc, /sys and /dev.
     """
     name = path.rpartition("/")[2]
     if name == "environ":
-        return b"\0".join(entry for entry in data.split(b"\0") if entry.startswith(_CONTAINER))
+        return b"\0".join(_discreet_entry(entry) for entry in data.split(b"\0"))
     if name == "mountinfo":
         return b"".join(line for line in data.splitlines(keepends=True) if _is_kernel_mount(line))
     return data
+
+
+def _discreet_entry(entry: bytes) -> bytes:
+    if entry.startswith(_CONTAINER):
+        return entry
+    name = entry.partition(b"=")[0]
+    # That there are others is no secret: an environment is not empty.
+    return (name if name.startswith(_NAMES_KEPT) else b"...") + b"=" if entry else b""
 
 
 def _is_kernel_mount(line: bytes) -> bool:

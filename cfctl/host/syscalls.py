@@ -24,6 +24,11 @@ CAP_IPC_LOCK: Final = 14
 CAP_SYS_NICE: Final = 23
 _PR_GET_TIMERSLACK: Final = 30
 _PR_GET_TSC: Final = 25
+_SIOCETHTOOL: Final = 0x8946
+_ETHTOOL_GCOALESCE: Final = 0x0E
+_ETHTOOL_GRINGPARAM: Final = 0x10
+_MSR_DEVICE: Final = "/dev/cpu/0/msr"
+_MSR_SMI_COUNT: Final = 0x34
 _SYSLOG_READ_ALL: Final = 3
 _SYSLOG_SIZE_BUFFER: Final = 10
 _MAX_LOG_BYTES: Final = 16 << 20
@@ -63,6 +68,22 @@ class Uname:
     machine: str
 
 
+@dataclass(frozen=True, slots=True)
+class Coalescing:
+    """How long a network device may hold received packets back: ETHTOOL_GCOALESCE."""
+
+    rx_us: int
+    adaptive_rx: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """The length of a network device's receive ring, and the longest it can have: ETHTOOL_GRINGPARAM."""
+
+    rx: int
+    rx_max: int
+
+
 class Syscalls(Protocol):
     """The questions a check may ask of a kernel; each raises SyscallError without an answer."""
 
@@ -98,6 +119,15 @@ class Syscalls(Protocol):
 
     def kernel_log(self) -> str:
         """Return the kernel's log as far as its ring still holds it: syslog(2)."""
+
+    def coalescing(self, link: str) -> Coalescing:
+        """Return how long a network link may hold received packets back."""
+
+    def ring(self, link: str) -> Ring:
+        """Return the length of a network link's receive ring."""
+
+    def smi_count(self) -> int:
+        """Return how many system management interrupts CPU 0 has taken: MSR 34H of Intel CPUs."""
 
 
 _POLICIES: Final = {0: "OTHER", 1: "FIFO", 2: "RR", 3: "BATCH", 5: "IDLE", 6: "DEADLINE", 7: "EXT"}
@@ -182,6 +212,43 @@ class RealSyscalls:
         length = self._call("klogctl", _SYSLOG_READ_ALL, buffer, len(buffer))
         return buffer.raw[:length].decode("utf-8", "replace")
 
+    def coalescing(self, link: str) -> Coalescing:
+        """Return how long a network link may hold received packets back."""
+        # struct ethtool_coalesce of <linux/ethtool.h>: command, rx_coalesce_usecs, ..., adaptive at 10.
+        words = self._ethtool(link, _ETHTOOL_GCOALESCE, 23)
+        return Coalescing(words[1], words[10])
+
+    def ring(self, link: str) -> Ring:
+        """Return the length of a network link's receive ring."""
+        # struct ethtool_ringparam: command, four maxima (rx first), four lengths (rx first).
+        words = self._ethtool(link, _ETHTOOL_GRINGPARAM, 9)
+        return Ring(words[5], words[1])
+
+    def _ethtool(self, link: str, command: int, size_words: int) -> tuple[int, ...]:
+        import fcntl
+        import socket
+
+        data = ctypes.create_string_buffer(struct.pack(f"={size_words}I", command, *[0] * (size_words - 1)))
+        request = struct.pack("16sP16x", link.encode()[:15], ctypes.addressof(data))
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                fcntl.ioctl(sock, _SIOCETHTOOL, request)
+        except OSError as error:
+            raise SyscallError(f"ioctl(SIOCETHTOOL, {link})", error.strerror or "failed") from error
+        return struct.unpack_from(f"={size_words}I", data)
+
+    def smi_count(self) -> int:
+        """Return how many system management interrupts CPU 0 has taken: MSR 34H of Intel CPUs."""
+        try:
+            fd = os.open(_MSR_DEVICE, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                content = os.pread(fd, 8, _MSR_SMI_COUNT)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise SyscallError(_MSR_DEVICE, error.strerror or "failed") from error
+        return int.from_bytes(content, "little") & 0xFFFF_FFFF
+
     def _call(self, name: str, *arguments: Any) -> int:
         function = getattr(self._libc, name, None)
         if function is None:
@@ -237,8 +304,8 @@ class CapturedSyscalls:
             raise SyscallError(name, "the capture holds no number")
         return int(answer)
 
-    def _record(self, name: str, kind: type[Any]) -> Any:
-        answer = self._answer(name)
+    def _record(self, name: str, kind: type[Any], key: str | None = None) -> Any:
+        answer = self._answer(name, key)
         if not isinstance(answer, dict):
             raise SyscallError(name, "the capture holds no object")
         values = {}
@@ -301,3 +368,17 @@ class CapturedSyscalls:
     def kernel_log(self) -> str:
         """Return the captured kernel log."""
         return str(self._answer("kernel_log"))
+
+    def coalescing(self, link: str) -> Coalescing:
+        """Return how long a network link could hold received packets back."""
+        found: Coalescing = self._record("coalescing", Coalescing, link)
+        return found
+
+    def ring(self, link: str) -> Ring:
+        """Return the length of a network link's receive ring."""
+        found: Ring = self._record("ring", Ring, link)
+        return found
+
+    def smi_count(self) -> int:
+        """Return how many system management interrupts CPU 0 had taken."""
+        return self._number("smi_count")

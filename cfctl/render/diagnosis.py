@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
+from cfctl.diagnose.impact import PER_SECOND
 from cfctl.diagnose.record import Actor, Status
-from cfctl.records import Severity
+from cfctl.diagnose.subject import NOT_MEASURED
+from cfctl.records import Severity, Verdict
 from cfctl.render.table import STATUS_STYLE, cell, column_table, status_cell
 from cfctl.text import safe_text
+from cfctl.units import format_quantity
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cfctl.diagnose.budget import Budget
     from cfctl.diagnose.record import Catalogue, CheckResult, Diagnosis
+    from cfctl.records import Measurement
 
 _LABEL_WIDTH: Final = 10
 _WHOSE: Final = {
@@ -23,26 +28,38 @@ _WHOSE: Final = {
     Actor.HOST_OPERATOR: "for the host operator",
     Actor.INFORMATIONAL: "to know",
 }
+_SHORT: Final = {Actor.YOU: "you", Actor.HOST_OPERATOR: "host operator", Actor.INFORMATIONAL: "-"}
+_SCREEN_LINES: Final = 24
 _MAX_EVIDENCE: Final = 6
 # A text from the domain is at most a few hundred characters; safe_text cuts what is not.
 _MAX_TEXT: Final = 1000
 
 
 def render(document: Diagnosis, console: Console, shown_unit: str | None) -> None:  # noqa: ARG001
-    """Print a summary, each issue with what to do, and what could not be seen; no passes."""
+    """Print the answer on one screen, then each issue with what to do; low ones as a line, no passes."""
     _render(document, console, show_all=False)
 
 
 def render_all(document: Diagnosis, console: Console, shown_unit: str | None) -> None:  # noqa: ARG001
-    """Print the same with the checks that passed or do not apply."""
+    """Print the same with every issue in full and the checks that passed or do not apply."""
     _render(document, console, show_all=True)
 
 
 def _render(document: Diagnosis, console: Console, *, show_all: bool) -> None:
-    _summary(document, console)
+    used = _budget(document.budget, console) if document.budget is not None else 0
+    used += _summary(document, console)
     issues = [result for result in document.checks if result.status is Status.ISSUE]
-    for result in issues:
+    full = [result for result in issues if show_all or result.severity is not Severity.LOW]
+    low = [result for result in issues if result not in full]
+    if len(issues) > 1:
+        _overview(full or issues, console, _SCREEN_LINES - used)
+    for result in full:
         _issue(result, console)
+    if low:
+        console.print(Text(f"\nLow ({len(low)}; in full: --all, one: --only ID)", style="bold"))
+    for result in low:
+        text = f"{result.id}  {_WHOSE[result.actor] if result.actor else ''}: {safe_text(result.description, _MAX_TEXT)}"
+        _lines(console, text, first="  ", rest="    ")
     for status, heading in (
         (Status.ERROR, "Checks that failed themselves"),
         (Status.UNOBSERVABLE, "Unobservable"),
@@ -56,30 +73,92 @@ def _render(document: Diagnosis, console: Console, *, show_all: bool) -> None:
         _lines(console, f"\n{passes} checks passed, {others} do not apply (--all shows them).")
 
 
-def _summary(document: Diagnosis, console: Console) -> None:
+def _budget(budget: Budget, console: Console) -> int:
+    """Print whether the target is met, by what measurement, and what of the excess can be fixed; return the lines."""
+    head = f"Target {budget.target} for {budget.use}: {budget.verdict}, {budget.measured()}."
+    used = _verdict_line(head, budget.verdict, console)
+    used += _lines(console, f"Because {safe_text(budget.reason, _MAX_TEXT)}.")
+    if budget.what is not None and budget.estimate is not None:
+        used += _lines(console, f"Measured: {safe_text(budget.what, _MAX_TEXT)}; {budget.estimate.method}.")
+    if (remedy := budget.remedy) is not None:
+        saving = _amount(remedy.saving_ns, remedy.unit)
+        whole = "the time lost" if remedy.unit == PER_SECOND else "the excess"
+        used += _lines(
+            console,
+            f"Largest part you can fix: {remedy.check_id}, {saving}, {remedy.share_ratio:.0%} of {whole}. "
+            f"{safe_text(remedy.solution, _MAX_TEXT)}",
+        )
+    elif budget.verdict is not Verdict.PASS:
+        used += _lines(console, f"What can be fixed: {budget.remedy_reason}.")
+    return used
+
+
+def _verdict_line(line: str, verdict: Verdict, console: Console) -> int:
+    wrapped = textwrap.wrap(line, max(20, console.width), subsequent_indent="  ")
+    for text_line in wrapped:
+        text = Text(text_line, style="bold")
+        text.highlight_words([f" {verdict},"], STATUS_STYLE[verdict])
+        console.print(text)
+    return len(wrapped)
+
+
+def _overview(issues: list[CheckResult], console: Console, room: int) -> None:
+    """Print the issues as one line each, as many as the screen has room for."""
+    shown = issues[: max(3, room - 3)]
+    console.print(Text("\nIssues, worst first", style="bold"))
+    width = max(len(result.id) for result in shown)
+    for result in shown:
+        cost = _cost(result.impact)
+        line = Text.assemble(
+            "  ", (f"{result.severity:<8} ", STATUS_STYLE[result.severity]), f"{result.id:<{width}}  "
+        )
+        line.append(f"{_SHORT[result.actor] if result.actor else '':<13}  {cost}")
+        line.truncate(max(20, console.width))
+        line.rstrip()
+        console.print(line)
+    if len(issues) > len(shown):
+        _lines(console, f"and {len(issues) - len(shown)} more below", first="  ")
+
+
+def _cost(impact: Measurement | None) -> str:
+    """Return a measured cost as words, "" without one."""
+    return (
+        ""
+        if impact is None or impact.value is None
+        else _amount(impact.value, impact.unit, impact.uncertainty)
+    )
+
+
+def _amount(value: float, unit: str, uncertainty: float | None = None) -> str:
+    """Return "53.1 us per wake-up" for a value in "ns/wake-up"."""
+    per = unit.removeprefix("ns/")
+    sign = "-" if value < 0 else ""
+    error = None if uncertainty is None or uncertainty >= abs(value) else uncertainty
+    return (
+        f"{sign}{format_quantity(abs(value), 'ns', uncertainty=error)} per {'second' if per == 's' else per}"
+    )
+
+
+def _summary(document: Diagnosis, console: Console) -> int:
     issues = [
         f"{sum(counts.values())} {whose} ({', '.join(f'{n} {severity}' for severity, n in counts.items())})"
         for actor, whose in _WHOSE.items()
         if (counts := _counts(document.checks, actor))
     ]
     found = f"issues: {', '.join(issues)}" if issues else "no issues"
-    width = max(20, console.width)
-    for line in textwrap.wrap(f"Latency: {document.verdict}, {found}.", width, subsequent_indent="  "):
-        text = Text(line, style="bold")
-        text.highlight_words([str(document.verdict)], STATUS_STYLE[document.verdict])
-        console.print(text)
-    _lines(console, f"Verdict: {document.verdict_reason}.")
+    used = _verdict_line(f"Latency: {document.verdict}, {found}.", document.verdict, console)
+    used += _lines(console, f"Verdict: {document.verdict_reason}.")
     host = document.host
     facts = [
         host.cpu_brand, host.topology, f"Linux {host.kernel}" if host.kernel else None,
         _named(host.virtualisation, "no hypervisor"), _named(host.container, "no container"),
         f"clocksource {host.clocksource}" if host.clocksource else None,
     ]  # fmt: skip
-    _lines(console, f"Host: {', '.join(fact for fact in facts if fact) or 'nothing could be read'}")
+    used += _lines(console, f"Host: {', '.join(fact for fact in facts if fact) or 'nothing could be read'}")
     seen = "one view only" if document.interval_s is None else f"counters over {document.interval_s:.1f} s"
     target = f", target process {document.pid}" if document.pid is not None else ""
     measured = f", {document.measurements_reason}" if document.measurements_reason else ""
-    _lines(console, f"Run: profile {document.profile}, {seen}{target}{measured}")
+    return used + _lines(console, f"Run: profile {document.profile}, {seen}{target}{measured}")
 
 
 def _named(name: str | None, absent: str) -> str | None:
@@ -103,6 +182,7 @@ def _issue(result: CheckResult, console: Console) -> None:
     )
     _lines(console, safe_text(result.title), first="  ")
     _labelled(console, "found", result.description)
+    _labelled(console, "costs", _cost_with_method(result.impact))
     _labelled(console, "why", result.why)
     _labelled(console, "do", result.solution)
     for label, commands in (("now", result.commands.now), ("persist", result.commands.persist)):
@@ -110,6 +190,8 @@ def _issue(result: CheckResult, console: Console) -> None:
             # Never folded: a command is there to be copied.
             console.print(_label(label) + cell(command, "bold"), soft_wrap=True)
             label = ""  # noqa: PLW2901
+    if result.verify:
+        console.print(_label("verify") + cell(result.verify), soft_wrap=True)
     _labelled(console, "warning", result.warning, "yellow")
     for index, evidence in enumerate(result.evidence[:_MAX_EVIDENCE]):
         text = f"{evidence.source}: {evidence.raw}"
@@ -117,6 +199,15 @@ def _issue(result: CheckResult, console: Console) -> None:
     if len(result.evidence) > _MAX_EVIDENCE:
         _labelled(console, "", f"and {len(result.evidence) - _MAX_EVIDENCE} more (--json)", "dim")
     _labelled(console, "rule", f"{result.threshold.rule} ({result.threshold.source})", "dim")
+
+
+def _cost_with_method(impact: Measurement | None) -> str | None:
+    if impact is None:
+        return None
+    if impact.value is None:
+        return "not measured" if impact.reason == NOT_MEASURED else f"not measured: {impact.reason}"
+    error = "" if impact.uncertainty is None else f" +- {format_quantity(impact.uncertainty, 'ns')}"
+    return f"{_cost(impact)}{error}; {impact.method}"
 
 
 def _grouped(document: Diagnosis, console: Console, status: Status, heading: str) -> None:
@@ -155,9 +246,9 @@ def _labelled(console: Console, label: str, text: str | None, style: str = "") -
         console.print(Text(indent + line, style=style))
 
 
-def _lines(console: Console, text: str, first: str = "", rest: str = "  ") -> None:
-    blank = text.startswith("\n")
-    if blank:
+def _lines(console: Console, text: str, first: str = "", rest: str = "  ") -> int:
+    """Print a text in lines of the console's width and return how many."""
+    if text.startswith("\n"):
         console.print()
     wrapped = textwrap.wrap(
         text.strip(),
@@ -168,6 +259,7 @@ def _lines(console: Console, text: str, first: str = "", rest: str = "  ") -> No
     )
     for line in wrapped:
         console.print(Text(line))
+    return len(wrapped)
 
 
 def render_catalogue(document: Catalogue, console: Console, shown_unit: str | None) -> None:  # noqa: ARG001

@@ -108,6 +108,10 @@ def test_skip_and_only_choose_checks(capsys: pytest.CaptureFixture[str], tuned_h
         (["--only", ","], "No check is named"),
         (["--only", "TIMER_SLAK"], "Did you mean TIMER_SLACK"),
         (["--profile", "fast"], "There is no profile 'fast'"),
+        (["--target", "50us"], "'50us' is no target"),
+        (["--for", "fast"], "There is no profile 'fast'"),
+        (["--cpus", "x"], "The CPU list 'x' can not be read"),
+        (["--duration", "1ms", "--target", "p50=1s", "--only", "FD_LIMIT"], "The duration can not be used"),
         (["--interval", "soon"], "'soon' can not be read"),
         (["--sysroot", "/nowhere/at/all"], "does not exist"),
         (["--pid", "999999999", "--interval", "0"], "There is no process 999999999"),
@@ -196,6 +200,45 @@ def test_a_ci_system_gets_one_case_for_each_check(
     assert levels == {"TIMER_SLACK": "::error", "FD_LIMIT": "::notice", "CLOCK_READ_COST": "::notice"}
 
 
+def test_a_target_that_can_not_be_measured_is_inconclusive_and_exits_3(
+    capsys: pytest.CaptureFixture[str], tuned_host: str
+) -> None:
+    arguments = ["--sysroot", tuned_host, "--pid", "4242", "--target", "p99.9=50us"]
+    code, out, _ = run(capsys, *arguments)
+    assert code == 3
+    assert out.startswith("Target p99.9 <= 50.0 us for timer: inconclusive, not measured.\n")
+    budget = document(capsys, *arguments, "--for", "ipc")["budget"]
+    assert (budget["verdict"], budget["use"], budget["estimate"]) == ("inconclusive", "ipc", None)
+    _, out, _ = run(capsys, *arguments, "--format", "github")
+    assert out.startswith("::notice title=TARGET%3A inconclusive::")
+
+
+def test_without_a_target_nothing_is_judged_but_the_issues(
+    capsys: pytest.CaptureFixture[str], tuned_host: str
+) -> None:
+    assert document(capsys, "--sysroot", tuned_host)["budget"] is None
+    assert "Target" not in run(capsys, "--sysroot", tuned_host)[1]
+
+
+def test_low_issues_are_one_line_unless_they_are_asked_for(
+    capsys: pytest.CaptureFixture[str], default_host: str
+) -> None:
+    rule = "soft RLIMIT_NOFILE"
+    assert rule not in run(capsys, "--sysroot", default_host)[1]
+    assert rule in run(capsys, "--sysroot", default_host, "--all")[1]
+    assert rule in run(capsys, "--sysroot", default_host, "--only", "FD_LIMIT")[1]
+
+
+def test_costs_and_commands_that_verify_are_columns(
+    capsys: pytest.CaptureFixture[str], default_host: str
+) -> None:
+    _, out, _ = run(capsys, "--sysroot", default_host, "--format", "csv")
+    row = {row["id"]: row for row in csv.DictReader(io.StringIO(out))}["TIMER_SLACK"]
+    assert (row["impact.value"], row["impact.reason"]) == ("", "not measured")
+    assert row["verify"] == "cfctl diagnose latency --only TIMER_SLACK"
+    assert "impact" not in row
+
+
 def test_checks_are_the_rows_of_a_table(capsys: pytest.CaptureFixture[str], default_host: str) -> None:
     _, out, _ = run(capsys, "--sysroot", default_host, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out)))
@@ -219,6 +262,25 @@ def test_this_machine_is_diagnosed_without_an_error(tmp_path: Path) -> None:
     assert found["counts"]["error"] == 0
     for result in found["checks"]:
         assert (result["reason"] is None) == (result["status"] in {"issue", "pass"})
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("use", ["timer", "busy-poll", "ipc", "network"])
+def test_a_target_is_judged_on_this_machine(use: str) -> None:
+    done = cfctl("--target", "p50=10s", "--for", use, "--duration", "1s", "--only", "FD_LIMIT", "--json")
+    found = json.loads(done.stdout)["budget"]
+    # Ten seconds are met wherever the run was not disturbed.
+    assert (done.returncode, found["verdict"]) in {(0, "pass"), (3, "inconclusive")}
+    assert found["estimate"]["low_ns"] <= found["estimate"]["value_ns"] <= found["estimate"]["high_ns"]
+
+
+@pytest.mark.host
+def test_a_quick_run_measures_nothing() -> None:
+    done = cfctl("--quick", "--json")
+    found = json.loads(done.stdout)
+    assert found["measurements"] is None
+    assert found["interval_s"] is None
+    assert found["counts"]["error"] == 0
 
 
 @pytest.mark.host

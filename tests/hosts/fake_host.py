@@ -37,6 +37,7 @@ class FakeHost:
     files: Mapping[str, str] = field(default_factory=dict)
     later: Mapping[str, str] = field(default_factory=dict)
     syscalls: Mapping[str, Any] = field(default_factory=dict)
+    later_syscalls: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, name: str) -> FakeHost:
@@ -70,7 +71,7 @@ class FakeHost:
         start_ns = 1_000_000_000
         yield dict(self.files), {"monotonic_ns": start_ns, **self.syscalls}
         end_ns = start_ns + round(INTERVAL_S * 1e9)
-        yield {**self.files, **self.later}, {"monotonic_ns": end_ns, **self.syscalls}
+        yield {**self.files, **self.later}, {"monotonic_ns": end_ns, **self.syscalls, **self.later_syscalls}
 
     def build(self, root: Path) -> Path:
         """Write the host as a capture of two moments (t0, t1) and return its directory."""

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "diagnose"
 # Each host with the process that is its target, if it has one.
-COMPLETE_HOSTS = {"bare_tuned": 4242, "bare_default": None, "kvm_guest": None, "docker_quota": None}
+COMPLETE_HOSTS = {
+    "bare_tuned": 4242, "bare_default": None, "kvm_guest": None, "docker_quota": None, "arm64_server": None,
+    "gvisor": None, "empty": None,
+}  # fmt: skip
 
 
 # The text of a check that is the same on every host.

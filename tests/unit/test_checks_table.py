@@ -15,7 +15,21 @@ from cfctl.diagnose.record import Actor, CheckResult, Status
 from cfctl.diagnose.run import Request, diagnose
 from cfctl.diagnose.subject import Facts, sampled
 from cfctl.records import Severity
-from tests.hosts.cases import GOOD, Case, Host, clock, costs, cpu, interrupts, memory, scheduler, surroundings
+from tests.hosts.cases import (
+    GOOD,
+    GUEST,
+    Case,
+    Host,
+    clock,
+    costs,
+    cpu,
+    interrupts,
+    memory,
+    placement,
+    probed,
+    scheduler,
+    surroundings,
+)
 from tests.hosts.fake_host import FakeHost, MemoryView
 
 if TYPE_CHECKING:
@@ -25,6 +39,7 @@ if TYPE_CHECKING:
 
 CASES: dict[str, Case] = {
     **clock.CASES, **cpu.CASES, **scheduler.CASES, **interrupts.CASES, **memory.CASES, **surroundings.CASES,
+    **probed.CASES, **placement.CASES,
 }  # fmt: skip
 TUNED = FakeHost.load("bare_tuned")
 BY_ID = {check.id: check for check in catalogue()}
@@ -37,7 +52,7 @@ def applied(host: Host, base: FakeHost | None = None) -> FakeHost:
     syscalls = dict(host.syscalls)
     if "limits" in syscalls:
         syscalls["limits"] = {**fake.syscalls["limits"], **syscalls["limits"]}
-    return fake.with_syscalls(syscalls)
+    return replace(fake.with_syscalls(syscalls), later_syscalls=host.later_syscalls)
 
 
 def run(
@@ -159,7 +174,14 @@ def test_captured_measured_checks_are_unobservable_offline(tmp_path: Path) -> No
     TUNED.build(tmp_path)
     diagnosis = diagnose(Request(sysroot=str(tmp_path)))
     offline = {result.id for result in diagnosis.checks if result.reason == "not measured"}
-    assert offline == {"CLOCK_READ_COST", "TSC_CALIBRATION", "TSC_CPU_SKEW", "MITIGATIONS_COST"}
+    assert offline == {
+        "CLOCK_READ_COST",
+        "TSC_CALIBRATION",
+        "TSC_CPU_SKEW",
+        "MITIGATIONS_COST",
+        "HYPERVISOR_NOISE",
+        "GUEST_KICK_COST",
+    }
     assert diagnosis.measurements_reason is not None
     assert diagnosis.measurements_reason.startswith("offline")
 
@@ -173,7 +195,7 @@ def test_a_clock_read_between_100_and_200_ns_is_not_decided(cost_ns: float, stat
 
 
 def test_no_steal_is_said_to_be_below_the_resolution(tmp_path: Path) -> None:
-    result = run("CPU_STEAL", CASES["CPU_STEAL"].good)
+    result = run("CPU_STEAL", Host(GUEST))
     assert "below the resolution of 10 ms" in str(result.description)
 
 

@@ -33,6 +33,46 @@ def test_a_tuned_host_has_no_issue_and_passes() -> None:
     assert document["counts"]["issue"] == document["counts"]["error"] == 0
 
 
+def test_nothing_of_an_empty_host_passes() -> None:
+    document = json.loads((GOLDEN / "empty.json").read_text())
+    assert document["counts"]["pass"] == document["counts"]["issue"] == document["counts"]["error"] == 0
+
+
+def test_a_sandbox_is_named_and_most_of_it_is_unobservable() -> None:
+    document = json.loads((GOLDEN / "gvisor.json").read_text())
+    found = {check["id"]: check["status"] for check in document["checks"]}
+    assert found["SANDBOX_KERNEL"] == "issue"
+    assert found["CPU_STEAL"] == found["TIMER_SLACK"] == "unobservable"
+    assert document["counts"]["error"] == 0
+    assert document["counts"]["unobservable"] > document["counts"]["pass"]
+
+
+def test_no_check_of_the_tsc_speaks_about_another_architecture() -> None:
+    document = json.loads((GOLDEN / "arm64_server.json").read_text())
+    found = {check["id"]: check["status"] for check in document["checks"]}
+    assert found["CLOCKSOURCE_SLOW"] == found["CLOCKEVENT_DEVICE"] == found["PMU_MISSING"] == "pass"
+    assert found["TSC_NOT_INVARIANT"] == found["SPLIT_LOCK_MITIGATE"] == "not_applicable"
+    assert document["counts"]["error"] == 0
+
+
+@pytest.mark.parametrize("name", COMPLETE_HOSTS)
+def test_the_first_screen_ends_with_the_list_of_issues(name: str) -> None:
+    first = (GOLDEN / f"{name}.txt").read_text().splitlines()[:24]
+    detail = [line for line in first if line.startswith("  found ")]
+    listed = any(line.startswith("Issues, worst first") for line in first)
+    assert listed or not detail
+
+
+@pytest.mark.parametrize("name", COMPLETE_HOSTS)
+def test_every_issue_says_what_it_costs_or_why_that_is_not_known(name: str) -> None:
+    for check in json.loads((GOLDEN / f"{name}.json").read_text())["checks"]:
+        if check["status"] == "issue":
+            assert (check["impact"]["value"] is None) == (check["impact"]["reason"] is not None)
+            assert check["verify"].startswith("cfctl ")
+        else:
+            assert check["impact"] is check["verify"] is None
+
+
 @pytest.mark.parametrize("name", COMPLETE_HOSTS)
 def test_lines_fit_80_columns_except_commands_to_copy(name: str) -> None:
     for line in (GOLDEN / f"{name}.txt").read_text().splitlines():
@@ -47,10 +87,12 @@ def test_json_has_every_field_of_the_documents(tmp_path: Path) -> None:
     assert list(document) == [
         "schema", "version", "verdict", "verdict_reason", "profile", "fail_on", "required", "sysroot", "pid",
         "interval_s", "host", "measurements", "measurements_reason", "counts", "checks",
+        "budget",
     ]  # fmt: skip
     assert list(document["checks"][0]) == [
         "id", "area", "title", "status", "severity", "actor", "description", "why", "solution", "warning",
         "commands", "evidence", "threshold", "privilege", "reason", "impact_ns_per_s",
+        "impact", "verify",
     ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from cfctl.diagnose import engine
 from cfctl.diagnose.advice import Command, Fix, actor_for, addressed
+from cfctl.diagnose.budget import Budget
 from cfctl.diagnose.engine import Issue, Outcome, Pass, check
 from cfctl.diagnose.record import Actor, Area, CheckResult, Commands, Scope, Status, Threshold
 from cfctl.diagnose.run import Request, diagnose, judged, ranked
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cfctl.diagnose.measurements import Measurements
+    from cfctl.diagnose.probing import ProbePlan
     from cfctl.diagnose.subject import Host
     from cfctl.host.view import HostView
 
@@ -131,6 +133,40 @@ def test_a_check_that_raises_is_an_error_and_the_others_go_on(tmp_path: Path) ->
     assert "\x1b" not in str(found["BROKEN"].reason)
     assert diagnosis.counts["error"] == 1
     assert len(found) == len(engine.catalogue())
+
+
+def probed(plan: ProbePlan, measured: Measurements, progress: object) -> Measurements:
+    assert plan.wanted == {"slack"}
+    return replace(measured, effects=GOOD.effects)
+
+
+def test_a_cost_comes_from_the_probe_that_measures_it() -> None:
+    live = LiveHost()
+    request = Request(only=("TIMER_SLACK",))
+    diagnosis = diagnose(request, open_view=live.open_view, sleep=live.sleep, probe=probed)
+    found = diagnosis.checks[0]
+    assert found.impact is not None
+    assert (found.impact.value, found.impact.unit) == (53e3, "ns/wake-up")
+    assert found.impact_ns_per_s == 53e3 * 5e3
+    assert found.verify == "cfctl diagnose latency --only TIMER_SLACK"
+
+
+def test_a_cost_that_was_not_measured_is_missing_with_its_reason() -> None:
+    live = LiveHost()
+    request = Request(only=("TIMER_SLACK", "DIRTY_LIMITS"), measure=False)
+    diagnosis = diagnose(request, open_view=live.open_view, sleep=live.sleep)
+    reasons = {check.id: check.impact.reason for check in diagnosis.checks if check.impact}
+    assert reasons == {"TIMER_SLACK": "not measured", "DIRTY_LIMITS": "no probe measures what it costs"}
+
+
+def test_a_missed_target_fails_and_one_that_can_not_be_judged_is_inconclusive() -> None:
+    def budget(verdict: Verdict) -> Budget:
+        return Budget(0.99, 50_000, "timer", verdict, "why", None, None, None, None, None)
+
+    assert judged([], Severity.HIGH, (), budget(Verdict.FAIL)) == (Verdict.FAIL, "the target is missed")
+    assert judged([], Severity.HIGH, (), budget(Verdict.INCONCLUSIVE))[0] is Verdict.INCONCLUSIVE
+    assert judged([], Severity.HIGH, (), budget(Verdict.PASS))[0] is Verdict.PASS
+    assert judged([result("A")], Severity.HIGH, (), budget(Verdict.PASS))[0] is Verdict.FAIL
 
 
 @pytest.mark.usefixtures("registered")

@@ -34,6 +34,13 @@ def capture(
         str | None,
         typer.Option("--interval", metavar="TIME", help="Time between the two counter views; 0 takes one."),
     ] = None,
+    profile: Annotated[
+        str,
+        typer.Option("--for", metavar="USE", help="What waits: timer, busy-poll, ipc, network."),
+    ] = "timer",
+    duration: Annotated[
+        str, typer.Option("--duration", metavar="TIME", help="How long the latency of the use is probed.")
+    ] = "5s",
     no_measure: Annotated[
         bool, typer.Option("--no-measure", help="Store files only, measure nothing.")
     ] = False,
@@ -46,9 +53,11 @@ def capture(
     The archive holds the files of /proc and /sys that the checks and `cfctl diagnose host` read, at
     the two ends of the interval, with the reason for each that could not be read; the answers of
     the syscalls they made; the names found in the directories they listed, among them those of
-    processes and network links; the measurements of the clock; and the results named by --probe.
+    processes and network links; the measurements of the clock and of the latency of the use, for
+    `cfctl diagnose latency --target`; and the results named by --probe.
 
-    It holds no environment variables but the one that names a container, no user names or command
+    It holds no environment variables but the one that names a container, and the names of those for
+    the allocator, no user names or command
     lines of programs, of the mount table only the kernel's own file systems, and of the kernel's log only
     lines about clocks, CPUs and memory errors. The same host state gives the same bytes. To look:
     tar -tzf FILE.
@@ -56,6 +65,7 @@ def capture(
     from cfctl.compare.files import load_document
     from cfctl.diagnose.capture import CaptureRequest, probe_names
     from cfctl.diagnose.capture import capture as capture_host
+    from cfctl.diagnose.profiles import PROFILES
 
     if output == "-" and sys.stdout.isatty():
         raise InputError("An archive is nothing for a terminal.", "", "Name a file: -o host.tar.gz")
@@ -64,7 +74,10 @@ def capture(
     probes = probe_names([load_document(Path(file)) for file in probe or []])
     settings = config.load()
     interval_ns = settings.get("diagnose.interval") if interval is None else parse_time_ns(interval, "s")
-    found = capture_host(CaptureRequest("/", pid, interval_ns, not no_measure), probes)
+    if profile not in PROFILES:
+        raise InputError(f"There is no profile '{profile}'.", f"Profiles: {', '.join(PROFILES)}.")
+    request = CaptureRequest("/", pid, interval_ns, not no_measure, profile, parse_time_ns(duration, "s"))
+    found = capture_host(request, probes)
     write_file("/dev/stdout" if output == "-" else output, found.archive)
     size = format_quantity(len(found.archive), "B")
     more = f", {found.probe_count} probe results" if found.probe_count else ""

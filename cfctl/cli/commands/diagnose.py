@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cfctl import config
+from cfctl.cli.cpu_list import cpu_list_option
 from cfctl.cli.exit_codes import ExitCode
-from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption
+from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, message
 from cfctl.cli.typer_app import command_group
 from cfctl.errors import InputError
 from cfctl.records import Severity, Verdict
@@ -52,13 +53,30 @@ def latency(
         str | None,
         typer.Option("--interval", metavar="TIME", help="Time between the two counter views; 0 takes one."),
     ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="pQ=TIME", help="Latency to meet, such as p99.9=50us.")
+    ] = None,
     profile: Annotated[
         str | None,
         typer.Option(
+            "--for",
             "--profile",
-            metavar="PROFILE",
-            help="Workload: busy-poll, timer, network, container, ci.",
+            metavar="USE",
+            help="What waits: timer, busy-poll, ipc, network; or where: container, ci.",
             autocompletion=_complete_profile,
+        ),
+    ] = None,
+    duration: Annotated[
+        str, typer.Option("--duration", metavar="TIME", help="How long the latency of the use is probed.")
+    ] = "5s",
+    cpus: Annotated[
+        str | None,
+        typer.Option("--cpus", metavar="LIST", help="CPUs to probe, such as 0,2-3; all usable without it."),
+    ] = None,
+    pm_qos: Annotated[
+        int | None,
+        typer.Option(
+            "--pm-qos", min=0, metavar="US", help="Measure what holding this PM QoS limit gains, such as 0."
         ),
     ] = None,
     pid: Annotated[
@@ -76,7 +94,12 @@ def latency(
     no_measure: Annotated[
         bool, typer.Option("--no-measure", help="Read files only, measure nothing.")
     ] = False,
-    show_all: Annotated[bool, typer.Option("--all", help="Show checks that passed too.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Measure nothing and take one view of the counters.")
+    ] = False,
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Show every issue in full, and what passed.")
+    ] = False,
     list_checks: Annotated[bool, typer.Option("--list", help="List all checks and exit.")] = False,
     format: FormatOption = None,
     json: JsonOption = False,
@@ -84,14 +107,23 @@ def latency(
 ) -> None:
     """Find what on this host costs latency, and what exactly fixes it.
 
-    Reads the kernel's settings and counters, measures the clock, and judges each against a rule
-    with a named source. An issue says what was found, why it costs latency, who can act on it (you,
-    or the operator of the host below a guest or container) and the commands to run. What can not be
-    seen is unobservable, with the reason; it never counts as a pass.
+    Reads the kernel's settings and counters, probes what the use waits for, and judges each setting
+    against a rule with a named source. An issue says what was found, what it costs here, who can act
+    on it (you, or the operator of the host below a guest or container), the commands to run and the
+    one that verifies them. What can not be seen is unobservable, with the reason; it never counts as
+    a pass.
 
-    Nothing is changed. Exit status: 0 fine, 1 an issue at or above --fail-on that you can fix, 2
-    usage, 3 a check named by --require-observable could not observe.
+    With --target the first lines answer whether the latency is met: pass or fail when the whole 95 %
+    interval lies on one side, else inconclusive. Probed are: timer, the wake-up of a program started
+    here; busy-poll, the delay of an event in a busy loop; ipc, a futex round trip; network, a round
+    trip over the loopback. container and ci are probed as a timer.
+
+    Nothing is changed; a PM QoS limit is held only with --pm-qos and only while its effect is
+    measured. Exit status: 0 fine, 1 the target is missed or an issue at or above --fail-on is yours
+    to fix, 2 usage, 3 the target can not be judged or a check named by --require-observable could
+    not observe.
     """
+    from cfctl.diagnose.budget import Target
     from cfctl.diagnose.run import Request, diagnose
     from cfctl.render.diagnosis import render, render_all
 
@@ -105,22 +137,35 @@ def latency(
         pid=pid,
         profile=profile or settings.get("diagnose.profile"),
         fail_on=fail_on or Severity(settings.get("diagnose.fail-on")),
-        interval_ns=settings.get("diagnose.interval") if interval is None else parse_time_ns(interval, "s"),
-        measure=not no_measure,
+        interval_ns=_interval_ns(interval, quick, settings.get("diagnose.interval")),
+        measure=not (no_measure or quick),
+        target=None if target is None else Target.parse(target),
+        duration_ns=parse_time_ns(duration, "s"),
+        cpus=cpu_list_option(cpus),
+        pm_qos_us=pm_qos,
         only=_names(only),
         skip=_names(skip),
         required=_names(require_observable),
     )
+    if pm_qos is not None and request.measure:
+        message(f"A PM QoS limit of {pm_qos} us is held (/dev/cpu_dma_latency) while its effect is measured.")
     progress = _progress()
     try:
         diagnosis = diagnose(request, progress=progress)
     finally:
         progress("")
-    out.emit(diagnosis, render_all if show_all else render)
+    out.emit(diagnosis, render_all if show_all or only is not None else render)
     if diagnosis.verdict is Verdict.FAIL:
         raise typer.Exit(ExitCode.FINDING)
     if diagnosis.verdict is Verdict.INCONCLUSIVE:
         raise typer.Exit(ExitCode.UNMEASURED)
+
+
+def _interval_ns(text: str | None, quick: bool, usual_ns: int) -> int:
+    """Return the time between the two views: what was asked for, none for a quick run, else the usual."""
+    if text is not None:
+        return parse_time_ns(text, "s")
+    return 0 if quick else usual_ns
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cfctl.cli.cpu_list import cpu_list_option
 from cfctl.cli.exit_codes import ExitCode
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, UnitOption, message
 from cfctl.cli.progress import progress
 from cfctl.cli.typer_app import command_group
-from cfctl.errors import InputError
 from cfctl.units import parse_time_ns
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def jitter(
     from cfctl.render.probe import render_jitter
 
     target = Output.resolve(format, json, output, unit)
-    named = _cpus(cpus)
+    named = cpu_list_option(cpus)
     scheduling = _scheduling(policy, priority)
     wanted = (parse_time_ns(duration), parse_time_ns(threshold))
     _say_pm_qos(pm_qos)
@@ -132,7 +132,7 @@ def wakeup(
     from cfctl.render.probe import render_wakeup
 
     target = Output.resolve(format, json, output, unit)
-    named = _cpus(cpus)
+    named = cpu_list_option(cpus)
     scheduling = _scheduling(policy, priority, slack)
     wanted = (parse_time_ns(duration), parse_time_ns(interval))
     _say_pm_qos(pm_qos)
@@ -171,7 +171,7 @@ def core_to_core(
     from cfctl.render.probe import render_core_to_core
 
     target = Output.resolve(format, json, output, unit)
-    named = _cpus(cpus)
+    named = cpu_list_option(cpus)
     scheduling = _scheduling(policy, priority)
     variants = tuple(VARIANTS) if variant is None else (variant,)
     with progress("cache lines between CPUs") as show:
@@ -199,7 +199,7 @@ def cost(
     from cfctl.render.probe import render_costs
 
     target = Output.resolve(format, json, output, unit)
-    named = _cpus(cpus)
+    named = cpu_list_option(cpus)
     scheduling = _scheduling(policy, priority)
     _say_pm_qos(pm_qos)
     with progress("costs") as show:
@@ -220,19 +220,6 @@ def clock(
 
     target = Output.resolve(format, json, output, unit)
     _finish(target, measure_clock(), render_clock)
-
-
-def _cpus(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    from cfctl.host.cpus import parse_cpu_list
-
-    try:
-        return parse_cpu_list(text)
-    except ValueError as error:
-        raise InputError(
-            f"The CPU list '{text}' can not be read.", f"{error}.", "Write it like 0,2-3."
-        ) from error
 
 
 def _scheduling(policy: str, priority: int | None, slack: str | None = None) -> Scheduling:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, boot, kernel_parameter, run, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import cost_of
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.view import UnreadableError, shown
@@ -35,6 +36,7 @@ _STA_UNSYNC: Final = 0x40
     Area.CLOCK,
     rule="clocksource is hpet, acpi_pm, jiffies or pit; medium: a paravirtual clock although tsc is offered",
     source="kernel, Documentation/timers/timekeeping.rst; tuned 2.28",
+    impact=cost_of("monotonic"),
 )
 def clocksource_slow(host: Host) -> Outcome:
     """Every clock read of every program goes through the clocksource. HPET and ACPI PM are device
@@ -72,6 +74,7 @@ def clocksource_slow(host: Host) -> Outcome:
     rule="median of clock_gettime(CLOCK_MONOTONIC) > 200 ns; 100 to 200 ns is not decided by one run",
     source="measured: 23 ns through the vDSO, 165 ns for a system call",
     needs=("measurements",),
+    impact=cost_of("monotonic"),
 )
 def clock_read_cost(host: Host) -> Outcome:
     """A clock read that leaves the vDSO enters the kernel: each timestamp then costs ten times as

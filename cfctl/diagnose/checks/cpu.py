@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, boot, kernel_parameter, run, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import PM_QOS, cost_of, gain_of
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import thermal_throttles
@@ -31,6 +32,7 @@ _EXIT_LIMIT_US: Final = 10
     Area.CPU,
     rule="an enabled idle state has an exit latency > 10 us and above the PM QoS limit",
     source="tuned 2.28 latency-performance: force_latency 1 to 3 us",
+    impact=gain_of("pm_qos", PM_QOS),
 )
 def cpu_cstate_deep(host: Host) -> Outcome:
     """Waking from a deep sleep state takes tens to hundreds of microseconds, added to whatever woke
@@ -102,6 +104,7 @@ def _resume_limit_us(host: Host, cpu: int) -> float:
     Area.CPU,
     rule="guest_halt_poll_ns is 0 with the haltpoll governor",
     source="kernel, Documentation/virt/guest-halt-polling.rst; measured: wake-up 13-17 us polling, 30 us halting",
+    impact=gain_of("pm_qos", PM_QOS),
 )
 def cpu_haltpoll_off(host: Host) -> Outcome:
     """A guest that halts as soon as it is idle leaves the CPU to the hypervisor and needs an exit
@@ -236,6 +239,7 @@ def cpu_too_few(host: Host) -> Outcome:
     rule="a mitigation is active and a system call costs > 250 ns; medium > 300 ns",
     source="kernel, Documentation/admin-guide/hw-vuln; measured: getppid 165 ns with retpolines",
     needs=("measurements",),
+    impact=cost_of("syscall"),
 )
 def mitigations_cost(host: Host) -> Outcome:
     """Guards against speculation attacks run at each entry to the kernel and each indirect call."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run, sysctl, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import DEVICE_IRQ, IPI, SOFTIRQ, time_lost_to
 from cfctl.diagnose.record import Area, Scope
 from cfctl.host.counters import USER_HZ, InterruptRow, cpu_times, interrupts, readable
 from cfctl.host.cpus import format_cpu_list
@@ -39,6 +40,7 @@ def _rates(before: _Table, after: _Table, seconds: float, names: list[str]) -> d
     rule="a device interrupt fires on an isolated CPU, or on a target's CPU when it is pinned",
     source="kernel, Documentation/core-api/irq/irq-affinity.rst; tuned 2.28 realtime",
     sample=interrupts,
+    impact=time_lost_to(*DEVICE_IRQ),
 )
 def irq_on_target_cpu(host: Host) -> Outcome:
     """Each device interrupt takes the CPU from the running thread for 2 to 30 us and leaves cold
@@ -147,6 +149,7 @@ def irqbalance(host: Host) -> Outcome:
     rule="device interrupts > 5000/s on a target CPU, high > 50 000/s",
     source="judgement",
     sample=interrupts,
+    impact=time_lost_to(*DEVICE_IRQ),
 )
 def irq_rate(host: Host) -> Outcome:
     """At that rate the CPU is interrupted again before its caches are warm."""
@@ -173,6 +176,7 @@ def irq_rate(host: Host) -> Outcome:
     rule="softirq time > 5 % of a target CPU",
     source="judgement",
     sample=cpu_times,
+    impact=time_lost_to(*SOFTIRQ),
 )
 def softirq_load(host: Host) -> Outcome:
     """Network and timer work of the kernel runs before the thread goes on."""
@@ -205,6 +209,7 @@ def softirq_load(host: Host) -> Outcome:
     source="judgement",
     scope=Scope.PROCESS,
     sample=interrupts,
+    impact=time_lost_to(*IPI),
 )
 def ipi_storm(host: Host) -> Outcome:
     """Another thread of the process that unmaps or protects memory interrupts every CPU that runs

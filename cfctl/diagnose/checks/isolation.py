@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Fix, boot, kernel_parameter, sysctl, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.record import Area
+from cfctl.diagnose.impact import SCHEDULED_OUT, TICK, time_lost_to
+from cfctl.diagnose.record import Actor, Area
 from cfctl.errors import UnobservableError
 from cfctl.host.cpus import format_cpu_list, parse_cpu_list
 from cfctl.host.kernel import build_options
@@ -37,6 +38,7 @@ def _candidates(host: Host) -> str:
     Area.SCHEDULER,
     rule="no isolated CPU; low with fewer than 4 CPUs",
     source=f"{_REALTIME}; kernel, Documentation/admin-guide/kernel-parameters.txt, isolcpus",
+    impact=time_lost_to(*SCHEDULED_OUT),
 )
 def cpu_not_isolated(host: Host) -> Outcome:
     """The scheduler may put any other task on the CPU of a hot thread, which then waits for a time
@@ -56,7 +58,13 @@ def cpu_not_isolated(host: Host) -> Outcome:
         if few
         else boot("Keep CPUs for the hot threads.", f"isolcpus=managed_irq,domain,{_candidates(host)}")
     )
-    return Issue(f"None of {host.cpu_count()} CPUs is isolated.", fix, severity=Severity.LOW if few else None)
+    return Issue(
+        f"None of {host.cpu_count()} CPUs is isolated.",
+        fix,
+        severity=Severity.LOW if few else None,
+        # Isolating one of two or three CPUs starves the rest: nobody is asked to.
+        actor=Actor.INFORMATIONAL if few else None,
+    )
 
 
 @check(
@@ -66,6 +74,7 @@ def cpu_not_isolated(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="no nohz_full CPU; low with fewer than 4 CPUs",
     source="kernel, Documentation/timers/no_hz.rst; measured: 251 ticks/s, median 20 us each",
+    impact=time_lost_to(*TICK),
 )
 def nohz_full_off(host: Host) -> Outcome:
     """The scheduler's tick interrupts a busy CPU 100 to 1000 times a second, each time for

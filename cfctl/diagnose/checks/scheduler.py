@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, boot, run, sysctl
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import SCHEDULED_OUT, SLACK, gain_of, time_lost_to
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import pressure
@@ -141,6 +142,7 @@ def rt_prio_denied(host: Host) -> Outcome:
     rule="timer slack > 1000 ns without a real-time policy",
     source="PR_SET_TIMERSLACK(2const); measured: wake-up 84-87 us with 50 us of slack, 31 us with 1 ns",
     scope=Scope.PROCESS,
+    impact=gain_of("slack", SLACK),
 )
 def timer_slack(host: Host) -> Outcome:
     """The kernel may delay every sleep and timeout by the slack, 50 us by default, to wake up less
@@ -233,6 +235,7 @@ def numa_balancing(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="PSI cpu some avg10 > 5 %, high > 20 %; without PSI: more runnable tasks than CPUs",
     source="judgement; kernel, Documentation/accounting/psi.rst",
+    impact=time_lost_to(*SCHEDULED_OUT),
 )
 def run_queue_saturated(host: Host) -> Outcome:
     """More tasks want to run than there are CPUs: a thread that wakes up waits for its turn."""

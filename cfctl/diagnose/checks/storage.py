@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.record import Area
+from cfctl.diagnose.record import Area, Scope
+from cfctl.errors import UnobservableError
 from cfctl.host.counters import pressure
-from cfctl.host.view import Lack, UnreadableError, shown
+from cfctl.host.view import HostView, Lack, UnreadableError, garbage, shown
 from cfctl.records import Severity
 
 if TYPE_CHECKING:
@@ -78,3 +79,43 @@ def io_pressure(host: Host) -> Outcome:
         severity=Severity.HIGH if (found.full_avg10 or 0) > 1 else None,
         impact_ns_per_s=found.some_avg10 * 1e7,
     )
+
+
+@check(
+    "DISK_ROTATIONAL",
+    "The system's disk rotates",
+    Severity.MEDIUM,
+    Area.STORAGE,
+    rule="the device of the root file system is rotational",
+    source="performance guide: SSD",
+    scope=Scope.MACHINE,
+)
+def disk_rotational(host: Host) -> Outcome:
+    """A seek takes 5 to 10 ms, and everything that touches a file waits for the same head."""
+    number = ""
+    for line in host.view.lines("proc/self/mountinfo"):
+        fields = line.split()
+        if len(fields) > 4 and fields[4] == "/":
+            # The last mount on a path hides the earlier ones: proc(5), mountinfo.
+            number = fields[2]
+    if not number or number.startswith("0:"):
+        raise UnobservableError("the root file system lies on no block device")
+    path = f"sys/block/{_disk_of(host.view, number)}/queue/rotational"
+    rotates = host.integer(path)
+    if rotates == 1 and host.environment.is_guest:
+        # virtio-blk says so unless the host sets it otherwise.
+        raise UnobservableError("a virtual disk says that it rotates, whatever lies below it")
+    claim = " (as the host claims)" if host.environment.is_guest else ""
+    if rotates not in {0, 1}:
+        raise garbage(path, str(rotates), "0 or 1")
+    if rotates == 0:
+        return Pass(f"it does not rotate{claim}")
+    return Issue(f"Device {number} rotates.", Fix("Use a solid-state disk.", privilege=None))
+
+
+def _disk_of(view: HostView, number: str) -> str:
+    """Return the disk that has a device number or a partition with it; raises when none has."""
+    for path in view.matching("sys/block/*/dev") + view.matching("sys/block/*/*/dev"):
+        if view.text(path) == number:
+            return path.split("/")[2]
+    raise UnreadableError(f"/sys/block, device {number}", Lack.MISSING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from cfctl.diagnose.measurements import ClockFit, Measurements, TickOffsets
+from cfctl.diagnose.measurements import ClockFit, Effect, LostTime, Measurements, TickOffsets
 from cfctl.records import Measurement, Severity
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Host:
     files: Mapping[str, str] = field(default_factory=dict)
     later: Mapping[str, str] = field(default_factory=dict)
     syscalls: Mapping[str, Any] = field(default_factory=dict)
+    later_syscalls: Mapping[str, Any] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
     measured: Mapping[str, Any] = field(default_factory=dict)
     pid: int | None = 4242
@@ -64,8 +65,27 @@ GOOD: Final = Measurements(
     fit=GOOD_FIT,
     saved_fit=replace(GOOD_FIT, estimate_hz=2.596e9 * (1 + 1e-9)),
     offsets=TickOffsets((0, 1), (0, 1), 17.0, 68.0, 0),
-    costs={name: Measurement(ns, "ns") for name, ns in (("monotonic", 22.6), ("syscall", 165.0))},
-)
+    costs={
+        name: Measurement(ns, "ns", method="median")
+        for name, ns in (
+            ("monotonic", 22.6), ("syscall", 165.0), ("page_fault", 1500.0), ("futex_same_cpu", 4000.0),
+            ("futex_cross_cpu", 9000.0),
+        )
+    },
+    lost=(
+        LostTime(2, "timer tick", 4e3, 0.8, 10, "phase of the tick"),
+        LostTime(2, "hypervisor or firmware", 1e3, 0.2, 3, "by elimination"),
+    ),
+    effects={
+        name: Effect(before, after, Measurement(before - after, "ns/wake-up", 2e3, 4000, "in turn"), 5e3)
+        for name, before, after in (("slack", 84e3, 31e3), ("pm_qos", 30e3, 13e3))
+    },
+)  # fmt: skip
+
+
+def lost(cause: str, ns_per_s: float) -> dict[str, Any]:
+    """Return the measured losses of a busy loop that lost time to one cause."""
+    return {"lost": (LostTime(2, cause, ns_per_s, 1.0, 100, "by elimination"),)}
 
 
 def costs(**ns: float) -> dict[str, Any]:
