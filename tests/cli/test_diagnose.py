@@ -238,7 +238,7 @@ def test_costs_and_commands_that_verify_are_columns(
     _, out, _ = run(capsys, "--sysroot", default_host, "--format", "csv")
     row = {row["id"]: row for row in csv.DictReader(io.StringIO(out))}["TIMER_SLACK"]
     assert (row["impact.value"], row["impact.reason"]) == ("", "not measured")
-    assert row["verify"] == "cfctl diagnose latency --only TIMER_SLACK"
+    assert row["verify"] == "cfctl diagnose latency --only TIMER_SLACK --pid PID"
     assert "impact" not in row
 
 
