@@ -25,6 +25,7 @@ pytestmark = pytest.mark.host
 ARGUMENTS: dict[str, list[str]] = {
     "check": ["--window", "200ms"],
     "calibrate": ["--duration", "10ms"],
+    "diagnose latency": ["--quick"],
     "probe core-to-core": ["--samples", "20"],
     "probe cost": ["--samples", "20"],
     "probe jitter": ["--duration", "50ms"],
