@@ -210,9 +210,14 @@ def _impact(checked: Check, issue: Issue, host: Host) -> Impact:
 
 
 def verify_command(checked: Check, host: Host) -> str:
-    """Return the command that shows whether a check's fix worked: its own, or the check alone."""
+    """Return the command that shows whether a check's fix worked: its own, or the check alone.
+
+    PID in a check's own command stands for the target.
+    """
     pid = "" if host.pid is None else f" --pid {host.pid}"
-    return checked.verify or f"cfctl diagnose latency --only {checked.id}{pid}"
+    if checked.verify is None:
+        return f"cfctl diagnose latency --only {checked.id}{pid}"
+    return checked.verify if host.pid is None else checked.verify.replace("PID", str(host.pid))
 
 
 def _result(

@@ -29,6 +29,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "calibrate": ["--duration", "10ms"],
     "compare": [SAVED, SAVED],
     "diagnose explain": ["TIMER_SLACK"],
+    "diagnose latency": ["--quick"],
     "probe core-to-core": ["--samples", "20"],
     "probe cost": ["--samples", "20"],
     "probe jitter": ["--duration", "50ms"],

@@ -148,7 +148,7 @@ def test_a_cost_comes_from_the_probe_that_measures_it() -> None:
     assert found.impact is not None
     assert (found.impact.value, found.impact.unit) == (53e3, "ns/wake-up")
     assert found.impact_ns_per_s == 53e3 * 5e3
-    assert found.verify == "cfctl diagnose latency --only TIMER_SLACK"
+    assert found.verify == "cfctl diagnose latency --only TIMER_SLACK --pid PID"
 
 
 def test_a_cost_that_was_not_measured_is_missing_with_its_reason() -> None:

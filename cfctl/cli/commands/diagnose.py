@@ -148,7 +148,9 @@ def latency(
         required=_names(require_observable),
     )
     if pm_qos is not None and request.measure:
-        message(f"A PM QoS limit of {pm_qos} us is held (/dev/cpu_dma_latency) while its effect is measured.")
+        message(
+            f"A PM QoS limit of {pm_qos} us is asked for (/dev/cpu_dma_latency) while its effect is measured."
+        )
     progress = _progress()
     try:
         diagnosis = diagnose(request, progress=progress)

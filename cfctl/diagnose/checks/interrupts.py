@@ -181,20 +181,21 @@ def irq_rate(host: Host) -> Outcome:
 def softirq_load(host: Host) -> Outcome:
     """Network and timer work of the kernel runs before the thread goes on."""
     change = host.change(cpu_times)
+    # Both samples count whole ticks: one less is what surely passed between them.
     shares = {
-        cpu: (change.after[cpu]["softirq"] - times["softirq"]) / USER_HZ / change.seconds
+        cpu: max(0, change.after[cpu]["softirq"] - times["softirq"] - 1) / USER_HZ / change.seconds
         for cpu, times in change.before.items()
         if cpu in change.after and cpu in host.target_cpus()
     }
     worst = max(shares, key=lambda cpu: shares[cpu], default=0)
     share = host.saw(f"/proc/stat softirq of CPU {worst}", round(shares.get(worst, 0.0), 4))
     if share <= 0.05:
-        return Pass(f"at most {share:.1%} of a target CPU")
+        return Pass(f"about {share:.1%} of a target CPU at most")
     threaded = (
         "Move packet work to other CPUs (RPS), or into a thread (echo 1 > /sys/class/net/LINK/threaded)."
     )
     return Issue(
-        f"Soft interrupts took {share:.1%} of CPU {worst}.",
+        f"Soft interrupts took at least {share:.1%} of CPU {worst}.",
         Fix(threaded, privilege=None),
         impact_ns_per_s=share * 1e9,
     )

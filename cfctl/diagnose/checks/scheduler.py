@@ -143,6 +143,7 @@ def rt_prio_denied(host: Host) -> Outcome:
     source="PR_SET_TIMERSLACK(2const); measured: wake-up 84-87 us with 50 us of slack, 31 us with 1 ns",
     scope=Scope.PROCESS,
     impact=gain_of("slack", SLACK),
+    verify="cfctl diagnose latency --only TIMER_SLACK --pid PID",
 )
 def timer_slack(host: Host) -> Outcome:
     """The kernel may delay every sleep and timeout by the slack, 50 us by default, to wake up less
