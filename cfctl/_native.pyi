@@ -219,8 +219,8 @@ class Monitor:
     """Times functions that are chosen by `match` when they first run.
 
     `match(code, module_name)` is called once per code object and returns the Operation to record
-    it in, or None to leave it alone from then on. 3.12+: `start`, `finish` and `unwind` are
-    callbacks for sys.monitoring. 3.11: `install` and `uninstall` set the calling thread's profile
+    it in, or None to leave it alone from then on. 3.12+: `start`, `finish`, `unwind`,
+    `suspend` and `resume` are callbacks for sys.monitoring. 3.11: `install` and `uninstall` set the calling thread's profile
     function.
     """
 
@@ -230,6 +230,12 @@ class Monitor:
     def finish(self, code: CodeType, offset: int, value: object, /) -> object:
         """PY_RETURN: records. A local event that `match` sets for the code objects it chooses."""
     def unwind(self, code: CodeType, offset: int, error: BaseException, /) -> None:
-        """PY_UNWIND: records as failed if the code object is timed."""
+        """PY_UNWIND: records as failed if the code object is timed; a generator's close is no failure."""
+    def suspend(self, code: CodeType, offset: int, value: object, /) -> None:
+        """PY_YIELD: a generator or coroutine leaves the stack; a generator's clock stops."""
+    def resume(self, code: CodeType, offset: int, error: BaseException | None = None, /) -> None:
+        """PY_RESUME and PY_THROW: it goes on where it was suspended."""
+    def flush(self) -> None:
+        """Record the generators that were suspended or dropped; when the program ends."""
     def install(self) -> None: ...
     def uninstall(self) -> None: ...

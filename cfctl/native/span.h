@@ -21,6 +21,7 @@ static inline struct cf_span *cf_span_push(struct cf_thread *thread, uint32_t in
     struct cf_span *span = &thread->spans[thread->depth++];
     span->instrument = instrument;
     span->unrecorded = 0;
+    span->thrown_into = 0;
     span->child_ticks = 0;
     span->key = key;
     span->payload = cf_process_payload(thread, instrument);

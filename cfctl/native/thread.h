@@ -18,7 +18,8 @@ struct cf_span {
     void *payload;        /* the thread's shard; NULL = refused, or lost by a fork */
     const void *key;      /* the frame of a generator that runs; NULL for all others */
     uint32_t instrument;
-    uint32_t unrecorded; /* begun while instrumentation was paused */
+    uint16_t unrecorded;  /* begun while instrumentation was paused */
+    uint16_t thrown_into; /* of a generator: this step began with an exception */
 };
 
 struct cf_edge_slot {
