@@ -315,19 +315,24 @@ static int instruction_at(PyFrameObject *frame, PyCodeObject *code) {
     return offset < 0 ? -1 : _Py_OPCODE(_PyCode_CODE(code)[(size_t)offset / sizeof(_Py_CODEUNIT)]);
 }
 
+/* The interpreter replaces instructions of code that runs often; this one by a quick twin. */
+static int is_resume(int instruction) {
+    return instruction == RESUME || instruction == RESUME_QUICK;
+}
+
 static void enter_suspending(struct monitor_object *self, const struct known_code *known,
                              PyFrameObject *frame) {
     PyCodeObject *code = (PyCodeObject *)known->code;
     size_t at = (size_t)PyFrame_GetLasti(frame) / sizeof(_Py_CODEUNIT);
     int instruction = instruction_at(frame, code);
     /* RESUME 0 is the first step; an exception thrown in enters at the instruction it left at. */
-    if (instruction == RESUME && _Py_OPARG(_PyCode_CODE(code)[at]) == 0)
+    if (is_resume(instruction) && _Py_OPARG(_PyCode_CODE(code)[at]) == 0)
         begin_suspending(self, known, frame);
     else
         resume(self, known, frame);
     struct cf_span *top = cf_thread.depth > 0 ? &cf_thread.spans[cf_thread.depth - 1] : NULL;
     if (top && top->key == frame)
-        top->thrown_into = instruction != RESUME;
+        top->thrown_into = !is_resume(instruction);
 }
 
 static void leave_suspending(struct monitor_object *self, const struct known_code *known,
