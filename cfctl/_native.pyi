@@ -239,3 +239,70 @@ class Monitor:
         """Record the generators that were suspended or dropped; when the program ends."""
     def install(self) -> None: ...
     def uninstall(self) -> None: ...
+
+# Probes: each runs on the calling thread without the GIL until it is done or `stop`, a writable
+# buffer of one uint32, is not 0. A distribution is {count, sum, min, max, out_of_range, histogram};
+# a load is {involuntary_switches, voluntary_switches, minor_faults, major_faults, run_delay_ns|None}.
+
+PAIR_LOAD_STORE: int
+PAIR_CAS: int
+PAIR_FUTEX: int
+PAIR_PIPE: int
+COST_SYSCALL: int
+COST_YIELD: int
+COST_MINOR_FAULT: int
+COST_PIPE: int
+
+def probe_jitter(
+    start_tick: int,
+    duration_ticks: int,
+    threshold_ticks: int,
+    inspect: bool,
+    capacity: int,
+    stop: memoryview,
+    /,
+) -> dict[str, Any]:
+    """Return start_tick, end_tick, turns, handling_ticks, load, gaps (ticks) and kept.
+
+    `kept` holds up to `capacity` of the largest gaps, unordered: struct "<QQII" of start tick, ticks,
+    involuntary switches, minor faults.
+    """
+
+def probe_wakeup(interval_ns: int, duration_ns: int, stop: memoryview, /) -> dict[str, Any]:
+    """Return start_ns, end_ns, overruns, load, latency (ns); raises OSError."""
+
+def probe_pair(
+    kind: int,
+    cpu_a: int,
+    cpu_b: int,
+    samples: int,
+    round_trips: int,
+    samples_a_page: int,
+    stop: memoryview,
+    /,
+) -> dict[str, Any]:
+    """Return load_a, load_b, batch (ticks of `round_trips` round trips); raises OSError."""
+
+def probe_cost(kind: int, samples: int, stop: memoryview, /) -> dict[str, Any]:
+    """Return batch (operations a sample), load, ticks (of a batch); raises OSError."""
+
+def timer_slack(slack_ns: int = 0, /) -> int:
+    """Set the calling thread's timer slack unless 0, and return what it is; raises OSError."""
+
+# perf events: descriptors, opened disabled, that the caller maps, enables and closes
+
+def perf_open_switches() -> int:
+    """Open the calling thread's PERF_RECORD_SWITCH records; raises OSError.
+
+    A record is the header and one uint64, CLOCK_MONOTONIC_RAW in ns.
+    """
+
+def perf_open_tracepoint(tracepoint_id: int, cpu: int, /) -> int:
+    """Open a kernel tracepoint on a CPU, for all tasks; raises OSError.
+
+    A sample is the header and struct "<IIQI": pid, tid, CLOCK_MONOTONIC_RAW in ns, size of the raw
+    record that follows and starts with the tracepoint's id as uint16.
+    """
+
+def tracefs_mount_privately(target: str | bytes, /) -> None:
+    """Mount tracefs for the calling thread alone, until it ends; raises OSError."""

@@ -31,6 +31,7 @@ _ENVIRONMENT: Final = {
     "FORCE_COLOR": "colour also in a pipe; CFCTL_COLOR goes before both",
     "COLUMNS": "width of tables and help",
     "CFCTL_SEGMENT_DIR": "directory of segments, instead of /dev/shm/cfctl-UID",
+    "CFCTL_SEGMENT_LIMIT": "how large the segment of a process may grow, such as 64MiB; 32MiB without it",
     "CFCTL_TICK_SOURCE": "os: measure with clock_gettime(2) instead of the CPU's tick counter",
 }
 _FILES: Final = {
@@ -203,7 +204,7 @@ def _see_also(words: tuple[str, ...], subcommands: list[str]) -> Iterator[str]:
 
 def main(arguments: list[str]) -> int:
     """Write all generated files under a directory and remove pages of commands that are gone."""
-    if len(arguments) != 1:
+    if len(arguments) != 1 or arguments[0].startswith("-"):
         print("usage: python -m cfctl.cli.manual DIR", file=sys.stderr)
         return 2
     root = Path(arguments[0])

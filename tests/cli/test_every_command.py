@@ -25,6 +25,10 @@ pytestmark = pytest.mark.host
 ARGUMENTS: dict[str, list[str]] = {
     "check": ["--window", "200ms"],
     "calibrate": ["--duration", "10ms"],
+    "probe core-to-core": ["--samples", "20"],
+    "probe cost": ["--samples", "20"],
+    "probe jitter": ["--duration", "50ms"],
+    "probe wakeup": ["--duration", "50ms"],
     "profile save": ["-o", "saved.json"],
     "profile run": ["--", sys.executable, "-c", "pass"],
 }

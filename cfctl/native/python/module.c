@@ -6,8 +6,8 @@
 #include "tick.h"
 
 static const struct cf_binding_topic *const topics[] = {
-    &cf_topic_clock, &cf_topic_segment,        &cf_topic_operation,
-    &cf_topic_span,  &cf_topic_timed_function, &cf_topic_monitor,
+    &cf_topic_clock,          &cf_topic_segment, &cf_topic_operation, &cf_topic_span,
+    &cf_topic_timed_function, &cf_topic_monitor, &cf_topic_probe,     &cf_topic_perf,
 };
 
 PyObject *cf_raise_errno(int negative_errno, const char *what) {
@@ -26,6 +26,12 @@ PyTypeObject *cf_add_type(PyObject *module, PyType_Spec *spec) {
     if (PyModule_AddType(module, (PyTypeObject *)type) < 0)
         Py_CLEAR(type);
     return (PyTypeObject *)type;
+}
+
+void cf_free_instance(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_Free(self);
+    Py_DECREF(type);
 }
 
 static int module_exec(PyObject *module) {
