@@ -185,6 +185,8 @@ def _open_segment() -> None:
     except (OSError, ValueError) as error:
         reason = str(error)
     else:
+        if paths.timeline_wanted():
+            _native.timeline_start()
         if errno == 0:
             return
         reason = _open_reason(errno)

@@ -37,7 +37,10 @@ class RunOutcome:
 
 
 def run_and_record(
-    command: Sequence[str], patterns: Sequence[FunctionPattern] = (), follow_children: bool = False
+    command: Sequence[str],
+    patterns: Sequence[FunctionPattern] = (),
+    follow_children: bool = False,
+    timeline: bool = False,
 ) -> RunOutcome:
     """Run a command and return its exit status with the report of its segments.
 
@@ -46,6 +49,8 @@ def run_and_record(
     """
     run_id = uuid.uuid4().hex
     environment = paths.environment() | {"CFCTL_RUN_ID": run_id}
+    if timeline:
+        environment["CFCTL_TIMELINE"] = "1"
     python = python_command(command)
     if python is not None:
         check_interpreter(python, environment, bool(patterns))
