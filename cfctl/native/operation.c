@@ -99,11 +99,11 @@ static inline void add_all(struct cf_operation *shard, const void *values, size_
     for (size_t i = 0; i < count; i++) {
         uint64_t value = value_at(values, i, type);
         if (cf_unlikely(value == TOO_LONG))
-            value = 0;
-        if (cf_likely(value < (UINT64_C(1) << CF_HISTOGRAM_VALUE_BITS)))
-            cf_bump(&shard->histogram[cf_histogram_bucket(value)], 1);
-        else
+            value = 0; /* changed since it was checked */
+        if (cf_unlikely(value >= (UINT64_C(1) << CF_HISTOGRAM_VALUE_BITS)))
             cf_bump(&shard->out_of_range, 1);
+        else
+            cf_bump(&shard->histogram[cf_histogram_bucket(value)], 1);
         cf_store_relaxed(&shard->count, ++total);
         cf_store_relaxed(&shard->sum, sum += value);
         if (cf_unlikely(value < least))

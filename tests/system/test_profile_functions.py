@@ -269,3 +269,93 @@ def test_a_program_with_its_own_profiler_keeps_it(python: str, tmp_path: Path) -
     )
     assert ended.stdout == "True\n", ended.stderr
     assert counts(report)["__main__:f"] >= 1
+
+
+BALANCE = """
+import random, sys
+chance = random.Random(int(sys.argv[1]))
+started = failed = leaves = 0
+
+def leaf():
+    global leaves
+    leaves += 1
+
+def body(depth):
+    global started, failed
+    started += 1
+    while True:
+        leaf()
+        try:
+            word = yield depth
+        except KeyError:
+            continue
+        if word == "fail":
+            failed += 1
+            raise ValueError
+        if word == "return":
+            return
+        if word == "deeper" and depth < 4:
+            try:
+                yield from body(depth + 1)
+            except ValueError:
+                leaf()
+
+async def step(word):
+    global started, failed
+    started += 1
+    if word == "fail":
+        failed += 1
+        raise ValueError
+    return leaf()
+
+async def chain(words):
+    for word in words:
+        try:
+            await step(word)
+        except ValueError:
+            leaf()
+
+alive = []
+for _ in range(3000):
+    word = chance.choice(["new", "go", "go", "deeper", "fail", "return", "throw", "close", "drop", "await"])
+    if word == "new" or not alive:
+        alive.append(body(0))
+        next(alive[-1])
+        continue
+    generator = chance.choice(alive)
+    try:
+        if word == "throw":
+            generator.throw(KeyError)
+        elif word == "close":
+            generator.close()
+        elif word == "await":
+            chain(chance.choices(["go", "fail"], k=3)).send(None)
+        elif word != "drop":
+            generator.send(word)
+    except (ValueError, StopIteration):
+        pass
+    if word in {"close", "drop"} or generator.gi_frame is None:
+        alive.remove(generator)
+    del generator
+del alive
+leaf()
+print(started, failed, leaves)
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("python", pythons())
+def test_generators_balance_however_they_are_driven(python: str, seed: int, tmp_path: Path) -> None:
+    """Random sends, throws, closes and drops of interleaved, nested generators: exact counts, no span left."""
+    (tmp_path / "script.py").write_text(BALANCE)
+    command = [python, str(tmp_path / "script.py"), str(seed)]
+    ended, report = profile_run(
+        command, "__main__:body", "__main__:step", "__main__:leaf", report=tmp_path / "r.json"
+    )
+    assert ended.returncode == 0, ended.stderr
+    started, failed, leaves = map(int, ended.stdout.split())
+    found = counts(report)
+    assert found["__main__:leaf"] == leaves
+    assert found["__main__:body"] + found["__main__:step"] == started
+    assert sum(operation["errors"] for operation in report["operations"]) >= failed
+    assert (report["samples_lost"], report["problems"]) == (0, [])
