@@ -82,7 +82,6 @@ class _Operations:
         return self._known.get(key) or self._add(key)
 
     def _add(self, key: tuple[str, _Labels]) -> Operation:
-        _open_segment()
         name, labels = key
         with self._lock:
             if labels and key not in self._known and self._label_sets.get(name, 0) >= LABEL_SETS:
@@ -111,6 +110,7 @@ class Profiler:
         often that happened is counted in the segment. Raises ValueError for an empty name, a NUL
         character, or more than 1024 bytes.
         """
+        _open_segment()
         return _operations.find(name, labels)
 
     def record_operation(
@@ -120,6 +120,7 @@ class Profiler:
 
         An exception is counted as an error and goes on untouched.
         """
+        _open_segment()
         with self.operation(name):
             return function(*args, **kwargs)
 
@@ -130,6 +131,7 @@ class Profiler:
 
         In a hot loop keep the operation and call its `record`, which takes a tenth of the time.
         """
+        _open_segment()
         _operations.find(name, labels).record(duration_ns, failed)
 
     def record_many(
@@ -140,6 +142,7 @@ class Profiler:
         At most 2 ns each. Raises TypeError for another buffer, ValueError for a negative or not
         finite value; nothing is recorded then.
         """
+        _open_segment()
         _operations.find(name, labels).record_many(cast("Buffer", durations_ns))
 
     def timeline(self) -> None:
