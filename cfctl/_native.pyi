@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from types import CodeType, TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, final
 
+from typing_extensions import Buffer
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -117,6 +119,15 @@ def segment_open() -> tuple[str, int]:
 def segment_bytes() -> bytes:
     """Return a copy of the open segment's used part, b"" before it is opened."""
 
+def segment_pause(paused: bool, /) -> bool:
+    """Pause instrumentation by name in this process, or resume it; False before a segment is open."""
+
+def timeline_start() -> None:
+    """Keep each thread's latest 8192 samples from now on, in 256 KiB per thread."""
+
+def count_folded(name: str, /) -> None:
+    """Count a label set of the operation that was folded into another row."""
+
 # Histograms: buffers of native uint64, HISTOGRAM_BUCKETS long
 
 def histogram_merge(into: bytearray, source: bytes | bytearray | memoryview) -> None:
@@ -137,7 +148,7 @@ def histogram_bounds(bucket: int) -> tuple[int, int]:
 class Operation:
     """A named operation of this process; equal names and labels share one row of the report.
 
-    `with operation:` times a block on this thread (blocks nest; 256 deep, deeper ones are counted
+    `with operation:` times a block on this thread (blocks nest; 1024 deep, deeper ones are counted
     as lost). Recording never allocates, locks or makes a syscall after a thread's first sample.
     """
 
@@ -159,6 +170,36 @@ class Operation:
         """Add a sample that was measured elsewhere; ends now."""
     def record_since(self, start_tick: int, failed: bool = False, /) -> None:
         """Add a sample that began at `start_tick` (from ticks()) and ends now."""
+    def record(self, duration_ns: int, failed: bool = False, /) -> None:
+        """Add a sample of so many nanoseconds; ends now. Its row keeps the unit ns."""
+    def record_many(self, durations_ns: Buffer, /) -> None:
+        """Add all values of a contiguous buffer of int64, uint64 or float64 nanoseconds.
+
+        At most 2 ns each; from 4096 on without the interpreter lock. Raises TypeError for another
+        type, ValueError for a negative or not finite value: nothing is recorded then.
+        """
+    def begin(self) -> Span:
+        """Return a sample that was begun; its end() records it."""
+    def span(self) -> Span:
+        """Return a sample that a `with` statement begins and ends."""
+
+@final
+class Span:
+    """One sample that carries its own start: right across `await`, tasks and threads.
+
+    On no thread's stack, so it has neither parent nor children. One that is never ended is no sample.
+    """
+
+    def __enter__(self) -> Span: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+    def end(self, failed: bool = False, /) -> None:
+        """Record the sample; RuntimeError if it is not running."""
 
 @final
 class TimedFunction(Generic[_P, _R]):
@@ -178,8 +219,8 @@ class Monitor:
     """Times functions that are chosen by `match` when they first run.
 
     `match(code, module_name)` is called once per code object and returns the Operation to record
-    it in, or None to leave it alone from then on. 3.12+: `start`, `finish` and `unwind` are
-    callbacks for sys.monitoring. 3.11: `install` and `uninstall` set the calling thread's profile
+    it in, or None to leave it alone from then on. 3.12+: `start`, `finish`, `unwind`,
+    `suspend` and `resume` are callbacks for sys.monitoring. 3.11: `install` and `uninstall` set the calling thread's profile
     function.
     """
 
@@ -189,7 +230,13 @@ class Monitor:
     def finish(self, code: CodeType, offset: int, value: object, /) -> object:
         """PY_RETURN: records. A local event that `match` sets for the code objects it chooses."""
     def unwind(self, code: CodeType, offset: int, error: BaseException, /) -> None:
-        """PY_UNWIND: records as failed if the code object is timed."""
+        """PY_UNWIND: records as failed if the code object is timed; a generator's close is no failure."""
+    def suspend(self, code: CodeType, offset: int, value: object, /) -> None:
+        """PY_YIELD: a generator or coroutine leaves the stack; a generator's clock stops."""
+    def resume(self, code: CodeType, offset: int, error: BaseException | None = None, /) -> None:
+        """PY_RESUME and PY_THROW: it goes on where it was suspended."""
+    def flush(self) -> None:
+        """Record the generators that were suspended or dropped; when the program ends."""
     def install(self) -> None: ...
     def uninstall(self) -> None: ...
 

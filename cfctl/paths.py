@@ -35,6 +35,11 @@ def segment_directory() -> Path:
     return Path(os.environ.get("CFCTL_SEGMENT_DIR") or own).absolute()
 
 
+def timeline_wanted() -> bool:
+    """Return whether CFCTL_TIMELINE asks for the timeline of samples: set, and not 0."""
+    return os.environ.get("CFCTL_TIMELINE", "0") not in {"", "0"}
+
+
 def segment_run_id() -> str | None:
     """Return the id of the `profile run` this process belongs to: $CFCTL_RUN_ID."""
     return os.environ.get("CFCTL_RUN_ID") or None

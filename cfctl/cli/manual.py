@@ -32,6 +32,7 @@ _ENVIRONMENT: Final = {
     "COLUMNS": "width of tables and help",
     "CFCTL_SEGMENT_DIR": "directory of segments, instead of /dev/shm/cfctl-UID",
     "CFCTL_SEGMENT_LIMIT": "how large the segment of a process may grow, such as 64MiB; 32MiB without it",
+    "CFCTL_TIMELINE": "1 keeps the latest 8192 samples of each thread of a program, with their moments",
     "CFCTL_TICK_SOURCE": "os: measure with clock_gettime(2) instead of the CPU's tick counter",
 }
 _FILES: Final = {

@@ -6,6 +6,7 @@ full speed; on 3.11 by a profile function of each thread.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 # Of a code object's flags: generator, coroutine, asynchronous generator.
 _SUSPENDS: Final = 0x20 | 0x80 | 0x200
+_NEAREST: Final = 3
+# Names of functions that ran, from which the nearest to a missing one are offered.
+_NAMES_KEPT: Final = 20_000
+NEAREST_TO: Final = "Nearest to"
 # Not sys.monitoring.PROFILER_ID: the program may run a profiler of its own, which takes that one.
 _TOOL_IDS: Final = (4, 3)
 
@@ -49,15 +54,32 @@ class _Chooser:
         self._note = note
         self._chosen = chosen
         self._profiler = Profiler()
+        self._missing = set(patterns)
+        self._ran: set[tuple[str, str]] = set()
+
+    def note_nearest(self) -> None:
+        """Tell for each function that was never called which ones with a similar name were."""
+        if not self._missing:
+            return
+        from difflib import get_close_matches
+
+        # Copied: this very function's callees, and other threads, still run for the first time.
+        ran, missing = tuple(self._ran), tuple(self._missing)
+        names = sorted(f"{module}:{qualname}" for module, qualname in ran)
+        for pattern in sorted(missing, key=str):
+            nearest = get_close_matches(str(pattern), names, _NEAREST)
+            if nearest:
+                self._note(f"{NEAREST_TO} {pattern} among the functions that ran: {', '.join(nearest)}")
 
     def match(self, code: CodeType, module: str) -> _native.Operation | None:
         """Return the operation of a code object that runs for the first time, None to leave it."""
-        if not any(pattern.matches(module, code.co_qualname) for pattern in self._patterns):
+        meant = [pattern for pattern in self._patterns if pattern.matches(module, code.co_qualname)]
+        if len(self._ran) < _NAMES_KEPT:
+            self._ran.add((module, code.co_qualname))
+        if not meant:
             return None
+        self._missing.difference_update(meant)
         name = f"{module}:{code.co_qualname}"
-        if code.co_flags & _SUSPENDS:
-            self._note(f"{name} is a generator or coroutine and was not timed")
-            return None
         try:
             operation = self._profiler.operation(name)
         except ValueError as error:
@@ -65,6 +87,11 @@ class _Chooser:
             return None
         self._chosen(code)
         return operation
+
+
+def _at_exit(chooser: _Chooser, monitor: _native.Monitor) -> None:
+    monitor.flush()
+    chooser.note_nearest()
 
 
 if sys.version_info >= (3, 12):
@@ -77,19 +104,26 @@ if sys.version_info >= (3, 12):
             return
         sys.monitoring.use_tool_id(tool_id, "cfctl")
 
-        def watch_return(code: CodeType) -> None:
-            sys.monitoring.set_local_events(tool_id, code, events.PY_RETURN)
+        def watch(code: CodeType) -> None:
+            steps = events.PY_YIELD | events.PY_RESUME if code.co_flags & _SUSPENDS else 0
+            sys.monitoring.set_local_events(tool_id, code, events.PY_RETURN | steps)
 
-        monitor = _native.Monitor(_Chooser(patterns, note, watch_return).match)
+        chooser = _Chooser(patterns, note, watch)
+        monitor = _native.Monitor(chooser.match)
         sys.monitoring.register_callback(tool_id, events.PY_START, monitor.start)
         sys.monitoring.register_callback(tool_id, events.PY_RETURN, monitor.finish)
         sys.monitoring.register_callback(tool_id, events.PY_UNWIND, monitor.unwind)
-        sys.monitoring.set_events(tool_id, events.PY_START | events.PY_UNWIND)
+        sys.monitoring.register_callback(tool_id, events.PY_YIELD, monitor.suspend)
+        sys.monitoring.register_callback(tool_id, events.PY_RESUME, monitor.resume)
+        sys.monitoring.register_callback(tool_id, events.PY_THROW, monitor.resume)
+        sys.monitoring.set_events(tool_id, events.PY_START | events.PY_UNWIND | events.PY_THROW)
+        atexit.register(_at_exit, chooser, monitor)
 
 else:
 
     def _set_profile_functions(patterns: Sequence[FunctionPattern], note: Callable[[str], None]) -> None:
-        monitor = _native.Monitor(_Chooser(patterns, note, lambda _: None).match)
+        chooser = _Chooser(patterns, note, lambda _: None)
+        monitor = _native.Monitor(chooser.match)
 
         def begin(code: CodeType) -> object:
             return monitor.start(code, 0)
@@ -103,6 +137,7 @@ else:
 
         threading.setprofile(in_new_thread)
         monitor.install()
+        atexit.register(_at_exit, chooser, monitor)
 
 
 class Notes:

@@ -3,72 +3,98 @@
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from cfctl import _native
+from cfctl.profile.suspending import timed_async_generator, timed_coroutine, timed_generator
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from cfctl.profile.report import ProfileReport
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _Callable = TypeVar("_Callable", bound=Callable[..., Any])
+_Labels = tuple[tuple[str, str], ...]
+
+# How many label sets of one operation get a row of their own; each takes 35 KB per thread.
+LABEL_SETS: Final = 100
+OTHER: Final = "other"
 
 # Of a code object's flags (inspect.CO_*; importing inspect takes 10 ms).
-_GENERATOR: Final = 0x20
-_COROUTINE: Final = 0x80
-_ASYNC_GENERATOR: Final = 0x200
+_WRAPPERS: Final[tuple[tuple[int, Callable[..., Any]], ...]] = (
+    (0x20, timed_generator),
+    (0x80, timed_coroutine),
+    (0x200, timed_async_generator),
+)
 
 
 class Operation(_native.Operation):
     """A named operation: a decorator of functions and a context manager for blocks of one thread.
 
     Each call or block is a sample; one that an exception leaves is an error too, and the exception
-    goes on untouched. In a coroutine decorate, or use `record_since`: blocks of interleaved tasks
-    on one thread can be matched to each other's ends.
+    goes on untouched. Blocks and decorated functions that run inside of each other on one thread
+    make a tree of parents and children.
+
+    `with operation:` is for synchronous code. Around an `await` take `with operation.span():`, which
+    is right however tasks interleave, or decorate the coroutine; `begin()` returns a handle whose
+    `end()` may be called anywhere. These three have no parent.
     """
 
     __slots__ = ()
 
     def __call__(self, function: _Callable) -> _Callable:
-        """Return `function` so that each of its calls is recorded; of a coroutine, until it is done.
+        """Return `function` so that each of its calls is recorded.
 
-        Raises TypeError for a generator, whose call returns before its work begins, and for a
-        class, which would no longer be one.
+        Of a coroutine from its first step until it is done; of a generator the time inside its
+        body, summed over its resumptions. Raises TypeError for a class, which would no longer be one.
         """
         if isinstance(function, (classmethod, staticmethod)):
             return type(function)(self(function.__func__))
         if isinstance(function, type):
             raise TypeError(f"{function!r} is a class: decorate its methods")
         flags = _code_flags(function)
-        if flags & (_GENERATOR | _ASYNC_GENERATOR):
-            raise TypeError(
-                f"{function!r} is a generator: its call returns before its work begins; "
-                f"use `with operation:` inside of it, around the work between two yields"
-            )
-        timed: Any = (
-            self._timed_coroutine(function) if flags & _COROUTINE else _native.TimedFunction(function, self)
-        )
-        functools.update_wrapper(timed, function)
-        return cast("_Callable", timed)
+        wrap = next((wrapper for flag, wrapper in _WRAPPERS if flags & flag), _native.TimedFunction)
+        return cast("_Callable", functools.update_wrapper(wrap(function, self), function))
 
-    def _timed_coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        record_since, ticks = self.record_since, _native.ticks
 
-        async def timed(*args: Any, **kwargs: Any) -> Any:
-            start = ticks()
-            try:
-                result = await function(*args, **kwargs)
-            except BaseException:
-                # A cancelled call has not done its work either.
-                record_since(start, True)
-                raise
-            record_since(start)
-            return result
+class NumpyArray(Protocol):
+    """What numpy says of its arrays where its types do not say yet that they are buffers."""
 
-        return timed
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
+
+
+class _Operations:
+    """The operations of this process by name and labels, with a bound on the label sets of a name."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, _Labels], Operation] = {}
+        self._label_sets: dict[str, int] = {}
+
+    def find(self, name: str, labels: Mapping[str, str] | None) -> Operation:
+        key = (name, tuple(sorted(labels.items())) if labels else ())
+        return self._known.get(key) or self._add(key)
+
+    def _add(self, key: tuple[str, _Labels]) -> Operation:
+        name, labels = key
+        with self._lock:
+            if labels and key not in self._known and self._label_sets.get(name, 0) >= LABEL_SETS:
+                _native.count_folded(name)
+                key = (name, tuple((label, OTHER) for label, _ in labels))
+            found = self._known.get(key)
+            if found is None:
+                found = self._known[key] = Operation(*key)
+                self._label_sets[name] = self._label_sets.get(name, 0) + bool(labels)
+        return found
+
+
+_operations = _Operations()
 
 
 class Profiler:
@@ -77,20 +103,15 @@ class Profiler:
     `cfctl profile report` reads it from outside, while the program runs and after.
     """
 
-    def __init__(self) -> None:
-        self._operations: dict[tuple[str, tuple[tuple[str, str], ...]], Operation] = {}
-
     def operation(self, name: str, labels: Mapping[str, str] | None = None) -> Operation:
         """Return the operation of that name and labels, the same one each time. Thread-safe.
 
-        Raises ValueError for an empty name, a NUL character, or more than 1024 bytes.
+        After 100 label sets of a name, others share one row whose labels all read "other", and how
+        often that happened is counted in the segment. Raises ValueError for an empty name, a NUL
+        character, or more than 1024 bytes.
         """
-        key = (name, tuple(sorted(labels.items())) if labels else ())
-        found = self._operations.get(key)
-        if found is None:
-            _open_segment()
-            found = self._operations.setdefault(key, Operation(*key))
-        return found
+        _open_segment()
+        return _operations.find(name, labels)
 
     def record_operation(
         self, name: str, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs
@@ -99,8 +120,38 @@ class Profiler:
 
         An exception is counted as an error and goes on untouched.
         """
+        _open_segment()
         with self.operation(name):
             return function(*args, **kwargs)
+
+    def record(
+        self, name: str, duration_ns: int, failed: bool = False, labels: Mapping[str, str] | None = None
+    ) -> None:
+        """Add a sample that was measured elsewhere, in nanoseconds; it counts as ended now.
+
+        In a hot loop keep the operation and call its `record`, which takes a tenth of the time.
+        """
+        _open_segment()
+        _operations.find(name, labels).record(duration_ns, failed)
+
+    def record_many(
+        self, name: str, durations_ns: Buffer | NumpyArray, labels: Mapping[str, str] | None = None
+    ) -> None:
+        """Add all values of a buffer of int64, uint64 or float64 nanoseconds (numpy, array, bytes).
+
+        At most 2 ns each. Raises TypeError for another buffer, ValueError for a negative or not
+        finite value; nothing is recorded then.
+        """
+        _open_segment()
+        _operations.find(name, labels).record_many(cast("Buffer", durations_ns))
+
+    def timeline(self) -> None:
+        """Keep each thread's latest 8192 samples with their moments and parents, until the process ends.
+
+        256 KiB per thread, never more; about 10 ns per sample.
+        """
+        _open_segment()
+        _native.timeline_start()
 
     def report(self) -> ProfileReport:
         """Return the statistics of this process's operations so far; it may go on recording."""
@@ -137,6 +188,8 @@ def _open_segment() -> None:
     except (OSError, ValueError) as error:
         reason = str(error)
     else:
+        if paths.timeline_wanted():
+            _native.timeline_start()
         if errno == 0:
             return
         reason = _open_reason(errno)
@@ -160,3 +213,6 @@ def _open_reason(number: int) -> str:
 _default = Profiler()
 operation = _default.operation
 record_operation = _default.record_operation
+record = _default.record
+record_many = _default.record_many
+timeline = _default.timeline

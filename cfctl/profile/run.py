@@ -16,6 +16,7 @@ from cfctl import paths
 from cfctl.errors import SegmentError, StateError
 from cfctl.profile import inject
 from cfctl.profile.inject.sitecustomize import REQUEST_VARIABLE
+from cfctl.profile.instrument import NEAREST_TO
 from cfctl.profile.interpreter import check_interpreter, python_command
 from cfctl.profile.launch import run_to_end
 from cfctl.profile.patterns import FunctionPattern, unmatched
@@ -36,7 +37,10 @@ class RunOutcome:
 
 
 def run_and_record(
-    command: Sequence[str], patterns: Sequence[FunctionPattern] = (), follow_children: bool = False
+    command: Sequence[str],
+    patterns: Sequence[FunctionPattern] = (),
+    follow_children: bool = False,
+    timeline: bool = False,
 ) -> RunOutcome:
     """Run a command and return its exit status with the report of its segments.
 
@@ -45,6 +49,8 @@ def run_and_record(
     """
     run_id = uuid.uuid4().hex
     environment = paths.environment() | {"CFCTL_RUN_ID": run_id}
+    if timeline:
+        environment["CFCTL_TIMELINE"] = "1"
     python = python_command(command)
     if python is not None:
         check_interpreter(python, environment, bool(patterns))
@@ -54,7 +60,7 @@ def run_and_record(
         status = run_to_end(command, environment)
         notes = _read_notes(notes_file)
     report = build_report(list(_recordings(run_id, notes)))
-    notes += _never_called(patterns, report, notes)
+    notes = _with_never_called(patterns, report, notes)
     return RunOutcome(status, report, tuple(notes))
 
 
@@ -134,13 +140,16 @@ def _recordings(run_id: str, notes: list[str]) -> Iterator[Recording]:
             notes.append(str(error))
 
 
-def _never_called(
+def _with_never_called(
     patterns: Sequence[FunctionPattern], report: ProfileReport, notes: Sequence[str]
 ) -> list[str]:
+    """Return the notes with the functions that no process called, each before its nearest names."""
     seen = [operation.name for operation in report.operations]
-    seen += [note.partition(" ")[0] for note in notes]
-    missing = unmatched(patterns, seen)
+    missing = unmatched(patterns, [*seen, *(note.partition(" ")[0] for note in notes)])
+    nearest = tuple(f"{NEAREST_TO} {pattern} " for pattern in missing)
+    # A process that did not call a function says so, also when another one did.
+    notes = [note for note in notes if not note.startswith(NEAREST_TO) or note.startswith(nearest)]
     if not missing:
-        return []
+        return notes
     hint = "" if any(p.module == "__main__" for p in missing) else " A script's own are __main__:NAME."
-    return [f"Never called: {', '.join(map(str, missing))}.{hint}"]
+    return [f"Never called: {', '.join(map(str, missing))}.{hint}", *notes]

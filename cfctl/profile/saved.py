@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from cfctl.errors import InputError
 from cfctl.profile.report import ProfileReport, RecordedProcess, Recording, ReportClock, build_report
-from cfctl.profile.tally import Tally
+from cfctl.profile.tally import TICKS, UNITS, Tally
 from cfctl.segment.format import HISTOGRAM_BUCKETS, U64_MAX
 from cfctl.segment.tick_rate import TickRate
 
@@ -88,6 +88,10 @@ class _Table:
 
     def text(self, key: str) -> str:
         return str(self._take(key, _is_text, f"a text of at most {_TEXT_MAX} characters"))
+
+    def optional_text(self, key: str) -> str:
+        value = self._take(key, lambda v: v is None or _is_text(v), "null or a text")
+        return value or ""
 
     def texts(self, key: str) -> tuple[str, ...]:
         return tuple(
@@ -190,9 +194,13 @@ def _tally(table: _Table) -> Tally:
     numbers = [bucket for bucket, _ in buckets]
     if numbers != sorted(set(numbers)) or (numbers and numbers[-1] >= HISTOGRAM_BUCKETS):
         raise _WrongError("the buckets of an operation do not ascend within the histogram")
+    unit = ticks.optional_text("unit") or TICKS
+    if unit not in UNITS:
+        raise _WrongError("the times of an operation are in an unknown unit")
     return Tally(
         table.text("name"), table.pairs("labels", _is_text, "a list of pairs of texts"), table.integer("count"),
         table.integer("errors"), ticks.integer("sum"), table.integer("out_of_range"), table.integer("threads"),
         buckets, ticks.optional_integer("min"), ticks.optional_integer("max"), ticks.optional_integer("first"),
         ticks.optional_integer("last"),
+        child_sum_ticks=ticks.optional_integer("child_sum") or 0, unit=unit,
     )  # fmt: skip

@@ -1,4 +1,5 @@
-"""Cost of recording an operation: decorator, with statement, bytes per sample, error of a quantile.
+"""Cost of recording an operation: decorator, with statement, values measured elsewhere, bytes per
+sample, error of a quantile.
 
 Times are net of the loop and of the bare call, and shown as ratios to two tick reads of the same
 run, which no recorder can do without.
@@ -11,6 +12,7 @@ import statistics
 import sys
 import tempfile
 import timeit
+from array import array
 from collections.abc import Iterator
 from random import Random
 
@@ -24,6 +26,8 @@ SAMPLES = 100_000
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 # From 3.12 on the interpreter's own part of a call and of `with` is larger (profiling.md, 1.1).
 DECORATOR_GOAL_NS, WITH_GOAL_NS = (30, 90) if sys.version_info < (3, 12) else (40, 115)
+SPAN_GOAL_NS, RECORD_GOAL_NS, VALUE_GOAL_NS = 140, 15, 2
+VALUES = 1000
 
 
 def run() -> Iterator[Figure]:
@@ -44,26 +48,40 @@ def _costs() -> Iterator[Figure]:
         pass
 
     names = {"bare": bare, "timed": operation(bare), "operation": operation, "ticks": _native.ticks}
+    names |= {"record": operation.record, "many": operation.record_many, "values": array("q", range(VALUES))}
 
-    statements = ("pass", "bare()", "timed()", "with operation: pass", "ticks()")
+    statements = (
+        "pass", "bare()", "timed()", "with operation: pass", "with operation.span(): pass", "ticks()",
+        "record(1500)", "many(values)",
+    )  # fmt: skip
     timers = {statement: timeit.Timer(statement, globals=names).timeit for statement in statements}
 
     def undisturbed_ns() -> dict[str, float]:
         """The least time of each statement over short runs that take turns."""
-        runs = [{name: timer(CALLS) for name, timer in timers.items()} for _ in range(RUNS)]
-        return {name: min(run[name] for run in runs) / CALLS * 1e9 for name in timers}
+        runs = [{name: timer(_calls(name)) for name, timer in timers.items()} for _ in range(RUNS)]
+        return {name: min(run[name] for run in runs) / _calls(name) * 1e9 for name in timers}
 
     rounds = [undisturbed_ns() for _ in range(ROUNDS)]
     two_reads = statistics.median(2 * (r["ticks()"] - r["pass"]) for r in rounds)
     decorator = tuple(r["timed()"] - r["bare()"] for r in rounds)
     block = tuple(r["with operation: pass"] - r["pass"] for r in rounds)
+    span = tuple(r["with operation.span(): pass"] - r["pass"] for r in rounds)
+    record = tuple(r["record(1500)"] - r["pass"] for r in rounds)
+    many = tuple((r["many(values)"] - r["pass"]) / VALUES for r in rounds)
     for name, values, goal in (
         ("decorator, net of the bare call", decorator, DECORATOR_GOAL_NS),
         ("with statement, net of the loop", block, WITH_GOAL_NS),
+        ("with statement of a span, right across await", span, SPAN_GOAL_NS),
+        ("a value in ns, net of the loop", record, RECORD_GOAL_NS),
+        ("a value in ns of a buffer", many, VALUE_GOAL_NS),
     ):
         yield Figure(
             name, values, "ns", goal, reference=two_reads, reference_name="two tick reads from Python"
         )
+
+
+def _calls(statement: str) -> int:
+    return CALLS // 100 if statement == "many(values)" else CALLS
 
 
 def _resident_bytes() -> int:

@@ -14,7 +14,7 @@ from tests.system.profile_programs import counts, profile_run, pythons, run_cfct
 pytestmark = pytest.mark.system
 
 SCRIPT = """
-import sys, threading
+import asyncio, sys, threading
 sys.setrecursionlimit(5000)
 
 def plain(value):
@@ -35,8 +35,39 @@ def recursive(depth):
 def generator():
     yield from range(3)
 
+def thrown_into():
+    try:
+        yield 1
+    except KeyError:
+        yield 2
+
+def abandoned():
+    yield 1
+    yield 2
+
 async def coroutine():
+    await asyncio.sleep(0)
     return 1
+
+async def cancelled():
+    await asyncio.Event().wait()
+
+async def async_generator(count):
+    for value in range(count):
+        await asyncio.sleep(0)
+        yield value
+
+async def main():
+    await asyncio.gather(*[coroutine() for _ in range(30)])
+    task = asyncio.ensure_future(cancelled())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    for count in range(4):
+        [value async for value in async_generator(count)]
+    early = async_generator(5)
+    await early.__anext__()
+    await early.aclose()
 
 class Worker(threading.Thread):
     def run(self):
@@ -55,12 +86,18 @@ for value in range(20):
     catches(value)
 recursive(100)
 list(generator())
+thrown = thrown_into()
+next(thrown), thrown.throw(KeyError), list(thrown)
+for _ in range(20):
+    next(abandoned())
+    for value in abandoned():
+        break
+never_started = abandoned()
 workers = [Worker() for _ in range(4)]
 [worker.start() for worker in workers]
 [worker.join() for worker in workers]
 later()
-import asyncio
-asyncio.run(coroutine())
+asyncio.run(main())
 print("output of the program")
 print("message of the program", file=sys.stderr)
 sys.exit(7)
@@ -82,7 +119,7 @@ def segment_directory(
 def test_every_sort_of_function_of_a_script_is_counted_exactly(python: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     names = ["plain", "fails", "catches", "recursive", "Worker.run", "later.<locals>.Late.method", "generator",
-             "coroutine", "missing"]  # fmt: skip
+             "thrown_into", "abandoned", "coroutine", "cancelled", "async_generator", "plane"]  # fmt: skip
     ended, report = profile_run(
         [python, str(tmp_path / "script.py")],
         *[f"__main__:{name}" for name in names],
@@ -98,15 +135,21 @@ def test_every_sort_of_function_of_a_script_is_counted_exactly(python: str, tmp_
         "__main__:recursive": 101,
         "__main__:Worker.run": 4,
         "__main__:later.<locals>.Late.method": 1,
+        "__main__:generator": 1,
+        "__main__:thrown_into": 1,
+        "__main__:abandoned": 40,
+        "__main__:coroutine": 30,
+        "__main__:cancelled": 1,
+        "__main__:async_generator": 5,
     }
     errors = {operation["name"]: operation["errors"] for operation in report["operations"]}
     assert errors["__main__:fails"] == 20
-    assert errors["__main__:catches"] == errors["__main__:plain"] == 0
+    assert errors["__main__:cancelled"] == 1
+    assert sum(errors.values()) == 21
     assert report["samples_lost"] == 0
     assert report["problems"] == []
-    assert "__main__:generator is a generator or coroutine" in ended.stderr
-    assert "__main__:coroutine is a generator or coroutine" in ended.stderr
-    assert "Never called: __main__:missing." in ended.stderr
+    assert "Never called: __main__:plane." in ended.stderr
+    assert "Nearest to __main__:plane among the functions that ran: __main__:plain" in ended.stderr
 
 
 @pytest.mark.parametrize("python", pythons())
@@ -226,3 +269,93 @@ def test_a_program_with_its_own_profiler_keeps_it(python: str, tmp_path: Path) -
     )
     assert ended.stdout == "True\n", ended.stderr
     assert counts(report)["__main__:f"] >= 1
+
+
+BALANCE = """
+import random, sys
+chance = random.Random(int(sys.argv[1]))
+started = failed = leaves = 0
+
+def leaf():
+    global leaves
+    leaves += 1
+
+def body(depth):
+    global started, failed
+    started += 1
+    while True:
+        leaf()
+        try:
+            word = yield depth
+        except KeyError:
+            continue
+        if word == "fail":
+            failed += 1
+            raise ValueError
+        if word == "return":
+            return
+        if word == "deeper" and depth < 4:
+            try:
+                yield from body(depth + 1)
+            except ValueError:
+                leaf()
+
+async def step(word):
+    global started, failed
+    started += 1
+    if word == "fail":
+        failed += 1
+        raise ValueError
+    return leaf()
+
+async def chain(words):
+    for word in words:
+        try:
+            await step(word)
+        except ValueError:
+            leaf()
+
+alive = []
+for _ in range(3000):
+    word = chance.choice(["new", "go", "go", "deeper", "fail", "return", "throw", "close", "drop", "await"])
+    if word == "new" or not alive:
+        alive.append(body(0))
+        next(alive[-1])
+        continue
+    generator = chance.choice(alive)
+    try:
+        if word == "throw":
+            generator.throw(KeyError)
+        elif word == "close":
+            generator.close()
+        elif word == "await":
+            chain(chance.choices(["go", "fail"], k=3)).send(None)
+        elif word != "drop":
+            generator.send(word)
+    except (ValueError, StopIteration):
+        pass
+    if word in {"close", "drop"} or generator.gi_frame is None:
+        alive.remove(generator)
+    del generator
+del alive
+leaf()
+print(started, failed, leaves)
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("python", pythons())
+def test_generators_balance_however_they_are_driven(python: str, seed: int, tmp_path: Path) -> None:
+    """Random sends, throws, closes and drops of interleaved, nested generators: exact counts, no span left."""
+    (tmp_path / "script.py").write_text(BALANCE)
+    command = [python, str(tmp_path / "script.py"), str(seed)]
+    ended, report = profile_run(
+        command, "__main__:body", "__main__:step", "__main__:leaf", report=tmp_path / "r.json"
+    )
+    assert ended.returncode == 0, ended.stderr
+    started, failed, leaves = map(int, ended.stdout.split())
+    found = counts(report)
+    assert found["__main__:leaf"] == leaves
+    assert found["__main__:body"] + found["__main__:step"] == started
+    assert sum(operation["errors"] for operation in report["operations"]) >= failed
+    assert (report["samples_lost"], report["problems"]) == (0, [])

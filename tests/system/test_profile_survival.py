@@ -12,11 +12,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from tests.system.profile_programs import counts, profile_run, run_cfctl
+from tests.system.profile_programs import CFCTL, counts, profile_run, run_cfctl
 
 pytestmark = pytest.mark.system
 
@@ -313,3 +314,94 @@ else:
 """
     assert python(code).returncode == 0
     assert len(list((tmp_path / "relative").iterdir())) == 2
+
+
+KILLED_ANYWHERE = """
+import array, os, cfctl
+profiler = cfctl.Profiler()
+profiler.timeline()
+block, values = profiler.operation("block"), profiler.operation("values")
+many = array.array("q", range(1, 101))
+
+@profiler.operation("call")
+def call():
+    with block:
+        pass
+
+os.write(1, b".")
+while True:
+    call()
+    values.record_many(many)
+"""
+
+
+def test_whatever_moment_a_program_is_killed_at_its_report_is_whole(directory: Path) -> None:
+    """200 kills at random moments: no contradiction, and each completed call counted with its block."""
+    from cfctl.profile.recording import record_of_file
+    from cfctl.profile.timeline import timeline
+    from cfctl.segment.file import read_segment
+
+    random = Random(4)
+    for _ in range(200):
+        with subprocess.Popen([sys.executable, "-c", KILLED_ANYWHERE], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.read(1)
+            for _ in range(random.randrange(20_000)):
+                pass
+            process.send_signal(signal.SIGKILL)
+        (path,) = directory.iterdir()
+        recording = record_of_file(path)
+        assert recording.problems == ()
+        found = {(tally.name, tally.unit): tally.count for tally in recording.tallies}
+        calls, blocks = found.get(("call", "ticks"), 0), found.get(("block", "ticks"), 0)
+        assert calls <= blocks <= calls + 1
+        assert calls - 1 <= found.get(("values", "ns"), 0) / 100 <= calls
+        samples = timeline(read_segment(path))
+        assert len(samples) <= min(8192, calls + blocks)
+        assert len(samples) >= min(8192, calls + blocks) - 1
+        assert {(s.operation, s.parent) for s in samples} <= {("call", None), ("block", "call")}
+        path.unlink()
+
+
+PAUSED = """
+import sys
+def work(depth):
+    return depth and work(depth - 1)
+def ask():
+    work(1)
+    print("ready", flush=True)
+    return sys.stdin.readline()
+work(1)
+while ask():
+    pass
+"""
+
+
+def test_functions_by_name_are_paused_and_resumed_while_they_run(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(PAUSED)
+    out = tmp_path / "report.json"
+    command = [*CFCTL, "profile", "run", "--function", "__main__:work", "--json", "-o", str(out), "--",
+               sys.executable, str(tmp_path / "script.py")]  # fmt: skip
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+
+        def ask() -> None:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("again\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "ready\n"
+
+        assert process.stdout.readline() == "ready\n"
+        assert run_cfctl("profile", "pause").returncode == 0
+        for _ in range(5):
+            ask()
+        assert run_cfctl("profile", "resume").returncode == 0
+        ask()
+        process.stdin.close()
+        assert process.wait(60) == 0
+    # Two calls each time: two before the pause, none of five during it, one after.
+    assert counts(json.loads(out.read_text())) == {"__main__:work": 6}
+    ended = run_cfctl("profile", "pause")
+    assert (ended.returncode, "It has ended" in ended.stderr) == (3, True)

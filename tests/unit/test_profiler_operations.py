@@ -1,18 +1,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import pickle
+import sys
 import threading
+from array import array
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import cfctl
-from cfctl.profile.profiler import Operation, Profiler
+from cfctl.profile.profiler import LABEL_SETS, OTHER, Operation, Profiler
 
 if TYPE_CHECKING:
     from cfctl.profile.statistics import OperationStatistics
@@ -187,32 +195,277 @@ def test_a_cancelled_coroutine_is_an_error_and_stays_cancelled(profiler: Profile
     assert (found.count, found.errors) == (1, 1)
 
 
-def generator() -> Iterator[int]:
-    yield 1
-
-
-async def asynchronous_generator() -> AsyncIterator[int]:
-    yield 1
-
-
 class Generators:
     def method(self) -> Iterator[int]:
         yield 1
 
 
+def test_a_generator_is_one_sample_of_the_time_in_its_body(profiler: Profiler) -> None:
+    from cfctl import _native
+
+    consumer = profiler.operation("consumer")
+
+    @profiler.operation("generator")
+    def numbers(count: int) -> Iterator[int]:
+        yield from range(count)
+
+    with consumer:
+        for _ in numbers(3):
+            until = _native.ticks() + 2_000_000
+            while _native.ticks() < until:
+                pass
+    assert inspect.isgeneratorfunction(numbers)
+    found = recorded(profiler, "generator")
+    assert (found.count, found.errors) == (1, 0)
+    # The consumer's millions of ticks between two values are not the generator's.
+    assert found.ticks.sum < recorded(profiler, "consumer").ticks.sum - 6_000_000 + 100_000
+
+
+def test_a_timed_generator_passes_on_values_exceptions_and_results(profiler: Profiler) -> None:
+    log: list[Any] = []
+
+    @profiler.operation("protocol")
+    def protocol() -> Any:
+        try:
+            log.append((yield 1))
+            try:
+                yield 2
+            except KeyError:
+                log.append("thrown")
+            yield 3
+        finally:
+            log.append("closed")
+        return 4
+
+    def outer() -> Any:
+        log.append((yield from protocol()))
+
+    running = outer()
+    assert next(running) == 1
+    assert running.send("sent") == 2
+    assert running.throw(KeyError()) == 3
+    with pytest.raises(StopIteration):
+        next(running)
+    assert log == ["sent", "thrown", "closed", 4]
+    closed = protocol()
+    next(closed)
+    closed.close()
+    failing = protocol()
+    next(failing)
+    with pytest.raises(ValueError, match="out"):
+        failing.throw(ValueError("out"))
+    protocol()  # never started: no call of its body, no sample
+    found = recorded(profiler, "protocol")
+    assert (found.count, found.errors) == (3, 1)
+
+
+def test_a_generator_that_ignores_its_closing_is_told_as_ever(profiler: Profiler) -> None:
+    @profiler.operation("stubborn")
+    def stubborn() -> Iterator[int]:
+        with contextlib.suppress(GeneratorExit):
+            yield 1
+        yield 2
+
+    running: Any = stubborn()
+    next(running)
+    with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
+        running.close()
+
+
+def test_an_asynchronous_generator_is_one_sample(profiler: Profiler) -> None:
+    @profiler.operation("async generator")
+    async def numbers(count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            await asyncio.sleep(0)
+            if number == 5:
+                raise ValueError("five")
+            yield number
+
+    async def consume() -> list[int]:
+        seen = [number async for number in numbers(3)]
+        with pytest.raises(ValueError, match="five"):
+            seen += [number async for number in numbers(9)]
+        early: Any = numbers(9)
+        seen.append(await anext(early))
+        await early.aclose()
+        return seen
+
+    assert inspect.isasyncgenfunction(numbers)
+    assert asyncio.run(consume()) == [0, 1, 2, 0]
+    found = recorded(profiler, "async generator")
+    assert (found.count, found.errors) == (3, 1)
+
+
+def test_a_generator_method_can_be_decorated(profiler: Profiler) -> None:
+    method = profiler.operation("generator method")(Generators.method)
+    assert list(method(Generators())) == [1]
+    assert recorded(profiler, "generator method").count == 1
+
+
+def test_spans_are_right_however_tasks_of_one_operation_interleave(profiler: Profiler) -> None:
+    """A thousand tasks, finished in a shuffled order: each is timed from its own begin to its own end."""
+    operation = profiler.operation("interleaved")
+    order = Random(3).sample(range(1000), 1000)
+
+    async def work(event: asyncio.Event, number: int) -> None:
+        with operation.span():
+            await event.wait()
+            if number % 10 == 0:
+                raise ValueError(number)
+
+    async def main() -> int:
+        events = [asyncio.Event() for _ in order]
+        tasks = [asyncio.create_task(work(event, i)) for i, event in enumerate(events)]
+        await asyncio.sleep(0)
+        for number in order:
+            events[number].set()
+            await asyncio.sleep(0)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        return sum(isinstance(result, ValueError) for result in results)
+
+    assert asyncio.run(main()) == 100
+    found = recorded(profiler, "interleaved")
+    assert (found.count, found.errors) == (1000, 100)
+    assert profiler.report().samples_lost == 0
+
+
+def test_a_handle_ends_once_wherever_that_is(profiler: Profiler) -> None:
+    operation = profiler.operation("handle")
+    handle = operation.begin()
+    thread = threading.Thread(target=handle.end, args=(True,))
+    thread.start()
+    thread.join()
+    with pytest.raises(RuntimeError, match="not running"):
+        handle.end()
+    span = operation.span()
+    with pytest.raises(RuntimeError, match="not running"):
+        span.end()
+    with span:
+        pass
+    with span, pytest.raises(RuntimeError, match="is running"), span:
+        pass
+    found = recorded(profiler, "handle")
+    assert (found.count, found.errors) == (3, 1)
+
+
+def test_values_in_ns_are_reported_as_they_were_given(profiler: Profiler) -> None:
+    profiler.record("given", 1_000)
+    profiler.record("given", 3_000, failed=True)
+    profiler.record_many("given", array("q", [5_000, 7_000]))
+    profiler.record_many("given", array("d", [9_000.7]))
+    profiler.record_many("given", np.array([11_000], dtype=np.uint64))
+    found = recorded(profiler, "given")
+    assert (found.count, found.errors, found.ticks.unit) == (6, 1, "ns")
+    assert (found.total.value, found.total.unit) == (36_000, "ns")
+    assert (found.min.value, found.max.value) == (1_000, 11_000)
+    assert found.first_unix_ns is not None
+
+
 @pytest.mark.parametrize(
-    "function",
+    ("values", "error"),
     [
-        generator,
-        asynchronous_generator,
-        functools.partial(generator),
-        Generators().method,
-        staticmethod(generator),
+        (array("q", [5, -1]), ValueError),
+        (array("d", [5, float("nan")]), ValueError),
+        (array("d", [float("inf")]), ValueError),
+        (array("d", [-0.5]), ValueError),
+        (array("Q", [2**63]), ValueError),
+        (array("i", [5]), TypeError),
+        (array("f", [5]), TypeError),
+        (b"12345678", TypeError),
+        ([1, 2], TypeError),
+        (np.arange(20)[::2], (BufferError, ValueError)),
     ],
 )
-def test_a_generator_is_refused_with_what_to_use_instead(profiler: Profiler, function: Any) -> None:
-    with pytest.raises(TypeError, match="use `with operation:`"):
-        profiler.operation("generator")(function)
+def test_a_buffer_with_anything_else_is_refused_as_a_whole(
+    profiler: Profiler, values: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        profiler.record_many("refused", values)
+    assert not [o for o in profiler.report().operations if o.name == "refused" and o.count]
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 2**40 - 1), min_size=1, max_size=300), st.sampled_from("qQd"))
+def test_many_values_are_counted_as_one_by_one(values: list[int], code: str) -> None:
+    profiler = Profiler()
+    one, many = profiler.operation("one by one", {"c": code}), profiler.operation("all", {"c": code})
+    before = [_counters(profiler, name, code) for name in ("one by one", "all")]
+    for value in values:
+        one.record(value)
+    many.record_many(array(code, values))
+    after = [_counters(profiler, name, code) for name in ("one by one", "all")]
+    assert after[0] - before[0] == after[1] - before[1] == Counter(values=len(values), sum=sum(values))
+
+
+def _counters(profiler: Profiler, name: str, code: str) -> Counter[str]:
+    rows = [o for o in profiler.report().operations if o.name == name and o.labels == (("c", code),)]
+    return Counter(values=sum(o.count for o in rows), sum=sum(o.ticks.sum for o in rows))
+
+
+def test_label_sets_beyond_the_limit_share_a_row_and_are_counted(profiler: Profiler) -> None:
+    from cfctl import _native
+    from cfctl.segment.reader import parse_segment
+
+    for number in range(LABEL_SETS + 7):
+        profiler.record("many labels", 1, labels={"user": str(number)})
+    profiler.record("many labels", 1, labels={"user": "5"})
+    rows = {o.labels: o.count for o in profiler.report().operations if o.name == "many labels"}
+    assert len(rows) == LABEL_SETS + 1
+    assert rows[(("user", OTHER),)] == 7
+    assert rows[(("user", "5"),)] == 2
+    entries = parse_segment(_native.segment_bytes()).entries
+    (folded,) = [entry for entry in entries if (entry.kind, entry.name) == ("folded_labels", "many labels")]
+    assert folded.values["count"] == 7
+
+
+def test_decorated_functions_and_blocks_make_a_tree_with_time_of_their_own(profiler: Profiler) -> None:
+    from cfctl import _native
+    from cfctl.segment.reader import parse_segment
+
+    @profiler.operation("leaf")
+    def leaf() -> None:
+        pass
+
+    @profiler.operation("branch", {"side": "left"})
+    def branch(depth: int) -> None:
+        leaf()
+        if depth:
+            branch(depth - 1)
+
+    with profiler.operation("root"):
+        branch(2)
+        leaf()
+    sums = {name: recorded(profiler, name).ticks for name in ("root", "branch", "leaf")}
+    edges = {
+        (dict(entry.labels)["parent"], entry.name): entry
+        for entry in parse_segment(_native.segment_bytes()).entries
+        if entry.kind == "edge" and entry.name in sums
+    }
+    assert {pair: entry.values["count"] for pair, entry in edges.items()} == {
+        ("root", "branch"): 1, ("branch", "branch"): 2, ("branch", "leaf"): 3, ("root", "leaf"): 1,
+    }  # fmt: skip
+    assert dict(edges["branch", "leaf"].labels) == {"parent": "branch", "parent.side": "left"}
+    for parent in ("root", "branch"):
+        below = [entry.values["sum"] for (name, _), entry in edges.items() if name == parent]
+        assert sums[parent].child_sum == sum(value for value in below if isinstance(value, int))
+        assert sums[parent].child_sum < sums[parent].sum
+    assert sums["leaf"].child_sum == 0
+
+
+def test_recursion_deeper_than_the_span_stack_loses_no_decorated_call(profiler: Profiler) -> None:
+    @profiler.operation("deep")
+    def deep(depth: int) -> None:
+        if depth:
+            deep(depth - 1)
+
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    try:
+        deep(2_000)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert recorded(profiler, "deep").count == 2_001
+    assert profiler.report().samples_lost == 0
 
 
 def test_a_class_and_what_can_not_be_called_are_refused(profiler: Profiler) -> None:

@@ -104,6 +104,9 @@ def run(
     follow_children: Annotated[
         bool, typer.Option("--follow-children", help="Time the functions in other Pythons it starts, too.")
     ] = False,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="Keep each thread's latest 8192 samples as a timeline.")
+    ] = False,
     sort: SortOption = "mean",
     top: TopOption = None,
     format: FormatOption = None,
@@ -118,9 +121,10 @@ def run(
     it was not run, 126 when it can not be executed, 127 when it was not found; 3 when it succeeded
     and nothing was recorded.
 
-    A program records by itself (cfctl.Profiler), or without being edited by --function: plain
-    functions and methods, named by their module and qualified name. The functions of a script
-    itself are __main__:NAME.
+    A program records by itself (cfctl.Profiler), or without being edited by --function: functions,
+    methods, generators and coroutines, named by their module and qualified name. The functions of
+    a script itself are __main__:NAME. A coroutine's time includes what it waits for; a generator's
+    is the time in its body. cfctl profile pause and resume switch this off and on meanwhile.
     """
     from cfctl.cli.app import report_error
     from cfctl.errors import CfctlError
@@ -133,7 +137,7 @@ def run(
     where = Output.resolve(format, json, output, unit, to_stderr=True)
     _prune_by_settings()
     try:
-        outcome = run_and_record(command, patterns, follow_children)
+        outcome = run_and_record(command, patterns, follow_children, timeline)
     except LaunchError as error:
         report_error(error)
         raise typer.Exit(error.status) from None
@@ -148,6 +152,34 @@ def run(
         report_error(error)
         raise typer.Exit(outcome.status or FAILED) from None
     raise typer.Exit(outcome.status)
+
+
+ProgramArgument = Annotated[
+    str | None, typer.Argument(metavar="[SEGMENT|PID]", help="A segment or a process; the newest segment.")
+]
+
+
+@app.command()
+def pause(program: ProgramArgument = None) -> None:
+    """Stop timing the functions of a running program that profile run --function named.
+
+    Calls that are under way are still recorded. What the program times by itself goes on.
+    """
+    _set_paused(program, True)
+
+
+@app.command()
+def resume(program: ProgramArgument = None) -> None:
+    """Go on timing the functions of a program that was paused."""
+    _set_paused(program, False)
+
+
+def _set_paused(program: str | None, paused: bool) -> None:
+    from cfctl.profile.control import set_paused
+    from cfctl.segment.directory import find_segment
+
+    pid = set_paused(find_segment(program), paused)
+    message(f"{'Paused' if paused else 'Resumed'} process {pid}.")
 
 
 def _load(source: str | None) -> ProfileReport:
