@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.engine import Check, catalogue, run_check
 from cfctl.diagnose.measure import measure_host
+from cfctl.diagnose.offline import Captured, open_captured
 from cfctl.diagnose.profiles import PROFILES
 from cfctl.diagnose.record import Actor, Catalogue, CheckResult, Diagnosis, Status
 from cfctl.diagnose.subject import Facts, sampled
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from cfctl.diagnose.measurements import Measurements
 
-OFFLINE: Final = "offline: a captured host can not be measured"
 NOT_WANTED: Final = "not asked for (--no-measure)"
 NOT_NEEDED: Final = "no selected check needs a measurement"
 
@@ -60,16 +59,20 @@ def diagnose(
     captured one. Raises InputError for an unknown check, profile, sysroot or process.
     """
     checks = selected(request)
-    offline = request.sysroot != "/"
+    captured = None if request.sysroot == "/" else open_captured(request.sysroot, open_view)
     measurements, reason = None, None
-    if offline or not request.measure:
-        reason = OFFLINE if offline else NOT_WANTED
+    if captured is not None and captured.measurements is None:
+        reason = captured.reason
+    elif not request.measure:
+        reason = NOT_WANTED
     elif not any("measurements" in check.needs for check in checks):
         reason = NOT_NEEDED
+    elif captured is not None:
+        measurements = captured.measurements
     else:
         progress("measuring the clock")
         measurements = measure()
-    facts = _observed(request, checks, measurements, open_view, sleep, progress)
+    facts = _observed(request, checks, measurements, captured, open_view, sleep, progress)
     results = []
     for check in checks:
         progress(f"checking {check.id}")
@@ -128,39 +131,24 @@ def _observed(
     request: Request,
     checks: tuple[Check, ...],
     measurements: Measurements | None,
+    captured: Captured | None,
     open_view: Callable[[str], HostView],
     sleep: Callable[[float], None],
     progress: Callable[[str], None],
 ) -> Facts:
     samples = {check.sample for check in checks if check.sample is not None}
-    before = None
-    if request.sysroot != "/":
-        early, late = _captured_directories(request.sysroot)
-        before = open_view(early) if early is not None else None
-        view_of_now = late
-    else:
-        view_of_now = request.sysroot
-        before = open_view(request.sysroot) if samples and request.interval_ns > 0 else None
     pid = request.pid
-    _check_target(before or open_view(view_of_now), pid)
+    if captured is not None:
+        before = captured.before
+    else:
+        before = open_view(request.sysroot) if samples and request.interval_ns > 0 else None
+    _check_target(before or (captured.now if captured else open_view(request.sysroot)), pid)
     values = {} if before is None else {sample: sampled(sample, before, pid) for sample in samples}
-    if before is not None and request.sysroot == "/":
+    if before is not None and captured is None:
         progress(f"watching counters for {request.interval_ns / 1e9:g} s")
         sleep(request.interval_ns / 1e9)
-    return Facts(open_view(view_of_now), pid, request.profile, measurements, before, values)
-
-
-def _captured_directories(sysroot: str) -> tuple[str | None, str]:
-    """Return the directories of the two moments of a capture; (None, sysroot) for a single one."""
-    root = Path(sysroot)
-    if not root.is_dir():
-        raise InputError(
-            f"{sysroot} is no directory.", "A captured host is a directory with proc and sys in it."
-        )
-    early, late = root / "t0", root / "t1"
-    if early.is_dir() and late.is_dir():
-        return str(early), str(late)
-    return None, sysroot
+    now = captured.now if captured else open_view(request.sysroot)
+    return Facts(now, pid, request.profile, measurements, before, values)
 
 
 def _check_target(view: HostView, pid: int | None) -> None:

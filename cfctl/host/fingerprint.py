@@ -75,7 +75,12 @@ def _brand(view: HostView) -> str | None:
     identity = _identity(view)
     if not view.is_live:
         # py-cpuinfo knows only the machine it runs on.
-        named = identity.get("model name") or identity.get("Processor") or identity.get("Hardware")
+        named = (
+            view.cpu_brand
+            or identity.get("model name")
+            or identity.get("Processor")
+            or identity.get("Hardware")
+        )
         return safe_text(named) if named else None
     key = hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()
     cached = _cached_brand(key)

@@ -34,6 +34,8 @@ class SyscallError(UnobservableError):
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"{name}: {why}")
+        self.source = name
+        self.cause = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,7 @@ def _is_number(value: Any, kind: type[Any]) -> bool:
 class CapturedSyscalls:
     """The answers another host gave, from the syscalls.json of its capture.
 
-    A name maps to its answer, {"error": why} to a refusal; affinity and policy map a pid ("0" is
+    A name maps to its answer or to a refusal, {"error": why, "source": syscall}; affinity and policy map a pid ("0" is
     the captured process) to its answer, limits a name to a number.
     """
 
@@ -226,7 +228,7 @@ class CapturedSyscalls:
         if answer is None:
             raise SyscallError(name, "not in the capture")
         if isinstance(answer, dict) and "error" in answer:
-            raise SyscallError(name, str(answer["error"])[:200])
+            raise SyscallError(str(answer.get("source", name))[:80], str(answer["error"])[:200])
         return answer
 
     def _number(self, name: str, key: str | None = None) -> int:

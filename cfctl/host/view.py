@@ -32,6 +32,7 @@ class Lack(enum.StrEnum):
     GARBAGE = "not understood"
     TOO_LARGE = "too large"
     FOREIGN = "no regular file"
+    UNCAPTURED = "not in the capture"
 
 
 class UnreadableError(UnobservableError):
@@ -106,6 +107,8 @@ class HostView:
             syscalls = RealSyscalls() if self.is_live else CapturedSyscalls.load(self.sysroot)
         self.syscalls = syscalls
         self.monotonic_ns = syscalls.monotonic_ns()
+        # Known beforehand only of a captured host, whose CPU nobody can ask any more.
+        self.cpu_brand: str | None = None
         self._reader = reader
         self._root = os.path.realpath(self.sysroot)
         self._contents: dict[str, bytes | UnreadableError] = {}

@@ -109,7 +109,7 @@ def test_skip_and_only_choose_checks(capsys: pytest.CaptureFixture[str], tuned_h
         (["--explain", "TIMER_SLAK"], "Did you mean TIMER_SLACK?"),
         (["--profile", "fast"], "There is no profile 'fast'"),
         (["--interval", "soon"], "'soon' can not be read"),
-        (["--sysroot", "/nowhere/at/all"], "is no directory"),
+        (["--sysroot", "/nowhere/at/all"], "does not exist"),
         (["--pid", "999999999", "--interval", "0"], "There is no process 999999999"),
         (["--pid", "0"], "--pid"),
         (["--fail-on", "some"], "--fail-on"),

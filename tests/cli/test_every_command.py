@@ -29,6 +29,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "probe cost": ["--samples", "20"],
     "probe jitter": ["--duration", "50ms"],
     "probe wakeup": ["--duration", "50ms"],
+    "capture": ["-o", "host.tar.gz", "--interval", "50ms"],
     "profile save": ["-o", "saved.json"],
     "profile run": ["--", sys.executable, "-c", "pass"],
 }

@@ -246,7 +246,7 @@ def test_measurements_are_made_only_when_a_check_needs_them() -> None:
         (Request(skip=("NOPE",)), "--list"),
         (Request(required=("CPU_STEEL",)), "CPU_STEAL"),
         (Request(profile="fast"), "busy-poll"),
-        (Request(sysroot="/proc/self/status"), "directory"),
+        (Request(sysroot="/proc/self/status"), "no capture"),
         (Request(pid=999_999_999, measure=False, interval_ns=0), "process 999999999"),
     ],
 )

@@ -70,7 +70,8 @@ def latency(
         str | None, _checks_option("--require-observable", "Exit 3 when one of these can not observe.")
     ] = None,
     sysroot: Annotated[
-        str, typer.Option("--sysroot", metavar="DIR", help="Diagnose a captured host; nothing is measured.")
+        str,
+        typer.Option("--sysroot", metavar="DIR|FILE", help="Diagnose a captured host; nothing is measured."),
     ] = "/",
     no_measure: Annotated[
         bool, typer.Option("--no-measure", help="Read files only, measure nothing.")

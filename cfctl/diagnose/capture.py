@@ -1,0 +1,170 @@
+"""A capture: what the checks read of a host, and what was measured on it, as one archive."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from cfctl import __version__
+from cfctl.diagnose.engine import catalogue, run_check
+from cfctl.diagnose.measure import measure_host
+from cfctl.diagnose.offline import INDEX_NAME, MOMENTS, READS_NAME, SCHEMA, VERSION, open_captured
+from cfctl.diagnose.profiles import PROFILES
+from cfctl.diagnose.subject import Facts, Sample, sampled
+from cfctl.errors import InputError
+from cfctl.host.archive import pack
+from cfctl.host.capture import RecordingView
+from cfctl.host.fingerprint import fingerprint
+from cfctl.host.syscalls import CAPTURE_NAME
+from cfctl.host.view import HostView
+from cfctl.records import to_json, to_plain
+
+if TYPE_CHECKING:
+    from cfctl.diagnose.measurements import Measurements
+
+# Counters of the start of the interval by target and sample.
+Samples = dict[int | None, dict[Sample, Any]]
+PROBE_SCHEMA: Final = "cfctl.probe."
+NOT_WANTED: Final = "the capture was made without measurements"
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureRequest:
+    """What to capture; `interval_ns` 0 takes one view."""
+
+    sysroot: str = "/"
+    pid: int | None = None
+    interval_ns: int = 2_000_000_000
+    measure: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """An archive, and how many files of the host and documents of probes it holds."""
+
+    archive: bytes
+    host_files: int
+    probe_count: int
+
+
+def capture(
+    request: CaptureRequest,
+    probes: Mapping[str, dict[str, Any]] | None = None,
+    *,
+    open_view: Callable[[str], HostView] = HostView,
+    measure: Callable[[], Measurements] = measure_host,
+    sleep: Callable[[float], None] = time.sleep,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Capture:
+    """Return a host as an archive: the reads of all checks under all profiles, and the measurements.
+
+    `probes` are saved documents of probes by file name; they are kept as they are. A captured host
+    is captured again as it was. Takes the interval and the time of the measurements.
+    """
+    before, now, samples, measurements, reason = _opened(request, open_view, measure, sleep, progress)
+    progress("recording what the checks read")
+    for pid, values in samples.items():
+        _ask_everything(before, now, pid, values, measurements)
+    brand = fingerprint(now).cpu_brand
+    moments = {MOMENTS[0]: before, MOMENTS[1]: now}
+    files: dict[str, bytes] = {}
+    for name, view in moments.items():
+        if view is not None:
+            files |= _moment(name, view)
+    host_files = sum(len(view.files) for view in moments.values() if view is not None)
+    documents = dict(probes or {})
+    files |= {f"probes/{name}": to_json(document).encode() for name, document in documents.items()}
+    index = {
+        "schema": SCHEMA, "version": VERSION, "cfctl": __version__, "files": len(files) + 1,
+        "pid": request.pid, "cpu_brand": brand, "measurements": to_plain(measurements),
+        "measurements_reason": reason, "probes": sorted(documents),
+    }  # fmt: skip
+    files[INDEX_NAME] = to_json(index).encode()
+    return Capture(pack(files), host_files, len(documents))
+
+
+def probe_names(documents: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return saved results of probes under the names they have in a capture; raises InputError for others."""
+    named: dict[str, dict[str, Any]] = {}
+    for document in documents:
+        schema = document["schema"]
+        if not schema.startswith(PROBE_SCHEMA):
+            raise InputError(
+                f"A {schema[:80]} is no result of a probe.", f"Its schema would be {PROBE_SCHEMA}*."
+            )
+        kind = re.sub(r"[^a-z0-9]+", "-", schema.removeprefix(PROBE_SCHEMA).lower())[:40]
+        number = sum(name.startswith(f"{kind}-") for name in named) + 1
+        named[f"{kind}-{number}.json"] = document
+    return named
+
+
+def _opened(
+    request: CaptureRequest,
+    open_view: Callable[[str], HostView],
+    measure: Callable[[], Measurements],
+    sleep: Callable[[float], None],
+    progress: Callable[[str], None],
+) -> tuple[RecordingView | None, RecordingView, Samples, Measurements | None, str | None]:
+    """Return recording views of the start and end of the interval, and what was measured, or why not."""
+    if request.sysroot != "/":
+        again = open_captured(request.sysroot, open_view)
+        before = None if again.before is None else RecordingView(again.before)
+        samples = _sample_all(before, request.pid)
+        return before, RecordingView(again.now), samples, again.measurements, again.reason
+    if request.measure:
+        progress("measuring")
+    measurements = measure() if request.measure else None
+    before = RecordingView(open_view("/")) if request.interval_ns > 0 else None
+    samples = _sample_all(before, request.pid)
+    if before is not None:
+        progress(f"watching counters for {request.interval_ns / 1e9:g} s")
+        sleep(request.interval_ns / 1e9)
+    return (
+        before,
+        RecordingView(open_view("/")),
+        samples,
+        measurements,
+        None if request.measure else NOT_WANTED,
+    )
+
+
+def _sample_all(view: RecordingView | None, pid: int | None) -> Samples:
+    """Return every counter that a check compares, for no target and for the one that is named."""
+    targets = dict.fromkeys((None, pid))
+    if view is None:
+        return {target: {} for target in targets}
+    _check_target(view, pid)
+    samples = {check.sample for check in catalogue() if check.sample is not None}
+    return {target: {sample: sampled(sample, view, target) for sample in samples} for target in targets}
+
+
+def _check_target(view: HostView, pid: int | None) -> None:
+    if pid is not None and not view.exists(f"proc/{pid}"):
+        raise InputError(f"There is no process {pid}.", "It ended, or lives in another PID namespace.")
+
+
+def _ask_everything(
+    before: RecordingView | None,
+    now: RecordingView,
+    pid: int | None,
+    values: dict[Sample, Any],
+    measurements: Measurements | None,
+) -> None:
+    """Let every check of every profile ask what it asks, with the measurements and without them."""
+    _check_target(now, pid)
+    for profile in PROFILES:
+        for measured in (measurements, None):
+            facts = Facts(now, pid, profile, measured, before, values)
+            for check in catalogue():
+                run_check(check, facts)
+
+
+def _moment(name: str, view: RecordingView) -> dict[str, bytes]:
+    files = {f"{name}/{path}": data for path, data in view.files.items()}
+    files[f"{name}/{CAPTURE_NAME}"] = json.dumps(view.answers, sort_keys=True).encode()
+    files[f"{name}/{READS_NAME}"] = json.dumps(to_plain(view.reads), sort_keys=True).encode()
+    return files
