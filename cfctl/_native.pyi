@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from types import CodeType, TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, final
 
+from typing_extensions import Buffer
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -117,6 +119,15 @@ def segment_open() -> tuple[str, int]:
 def segment_bytes() -> bytes:
     """Return a copy of the open segment's used part, b"" before it is opened."""
 
+def segment_pause(paused: bool, /) -> bool:
+    """Pause instrumentation by name in this process, or resume it; False before a segment is open."""
+
+def timeline_start() -> None:
+    """Keep each thread's latest 8192 samples from now on, in 256 KiB per thread."""
+
+def count_folded(name: str, /) -> None:
+    """Count a label set of the operation that was folded into another row."""
+
 # Histograms: buffers of native uint64, HISTOGRAM_BUCKETS long
 
 def histogram_merge(into: bytearray, source: bytes | bytearray | memoryview) -> None:
@@ -146,7 +157,7 @@ def sparse_moments(buckets: tuple[tuple[int, int], ...], /) -> tuple[float, floa
 class Operation:
     """A named operation of this process; equal names and labels share one row of the report.
 
-    `with operation:` times a block on this thread (blocks nest; 256 deep, deeper ones are counted
+    `with operation:` times a block on this thread (blocks nest; 1024 deep, deeper ones are counted
     as lost). Recording never allocates, locks or makes a syscall after a thread's first sample.
     """
 
@@ -168,6 +179,36 @@ class Operation:
         """Add a sample that was measured elsewhere; ends now."""
     def record_since(self, start_tick: int, failed: bool = False, /) -> None:
         """Add a sample that began at `start_tick` (from ticks()) and ends now."""
+    def record(self, duration_ns: int, failed: bool = False, /) -> None:
+        """Add a sample of so many nanoseconds; ends now. Its row keeps the unit ns."""
+    def record_many(self, durations_ns: Buffer, /) -> None:
+        """Add all values of a contiguous buffer of int64, uint64 or float64 nanoseconds.
+
+        At most 2 ns each; from 4096 on without the interpreter lock. Raises TypeError for another
+        type, ValueError for a negative or not finite value: nothing is recorded then.
+        """
+    def begin(self) -> Span:
+        """Return a sample that was begun; its end() records it."""
+    def span(self) -> Span:
+        """Return a sample that a `with` statement begins and ends."""
+
+@final
+class Span:
+    """One sample that carries its own start: right across `await`, tasks and threads.
+
+    On no thread's stack, so it has neither parent nor children. One that is never ended is no sample.
+    """
+
+    def __enter__(self) -> Span: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+    def end(self, failed: bool = False, /) -> None:
+        """Record the sample; RuntimeError if it is not running."""
 
 @final
 class TimedFunction(Generic[_P, _R]):

@@ -35,7 +35,7 @@ METRICS: Final = (*_QUANTILES, _ERRORS)
 # An error more in ten thousand is no regression unless somebody says so.
 _ERROR_LIMIT: Final = 1e-4
 
-_Key = tuple[str, tuple[tuple[str, str], ...]]
+_Key = tuple[str, tuple[tuple[str, str], ...], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def compare(
 
 def _operations(document: Mapping[str, Any]) -> dict[_Key, OperationStatistics]:
     operations = build_report(recordings_of(document)).operations
-    return {(operation.name, operation.labels): operation for operation in operations}
+    return {(operation.name, operation.labels, operation.ticks.unit): operation for operation in operations}
 
 
 def _floor_ns(document: Mapping[str, Any]) -> float:

@@ -7,35 +7,46 @@
 #include "atomic.h"
 #include "histogram.h"
 #include "process.h"
+#include "tick.h"
 
+/* `unit` is ticks or nanoseconds, as the kind says; the moments are ticks in both. */
 struct cf_operation {
     uint64_t count;
     uint64_t errors;
-    uint64_t sum;          /* ticks */
-    uint64_t min;          /* ticks; UINT64_MAX = none */
-    uint64_t max;          /* ticks */
-    uint64_t out_of_range; /* samples of 2^40 ticks and more: in all fields but the histogram */
+    uint64_t sum;          /* unit */
+    uint64_t min;          /* unit; UINT64_MAX = none */
+    uint64_t max;          /* unit */
+    uint64_t out_of_range; /* samples of 2^40 and more: in all fields but the histogram */
     uint64_t first_tick;   /* end of the first sample; UINT64_MAX = none */
     uint64_t last_tick;    /* end of the last sample */
     uint64_t histogram[CF_HISTOGRAM_BUCKETS];
+    uint64_t child_sum; /* unit; of samples that ended directly inside of this one's */
 };
 
+/* Both are named "operation"; they differ in the unit their fields state. */
 extern const struct cf_kind cf_kind_operation;
+extern const struct cf_kind cf_kind_operation_ns;
+
+/* A count of events under a name, such as label sets that were folded into one row. */
+struct cf_count {
+    uint64_t count;
+};
+extern const struct cf_kind cf_kind_folded_labels;
 
 /* Adds a sample to a shard. Only the shard's thread; readers may look at any time and can see a
  * sample in some fields and not yet in others. About 3 ns. */
-static inline void cf_operation_add(struct cf_operation *shard, uint64_t ticks, uint64_t end_tick,
+static inline void cf_operation_add(struct cf_operation *shard, uint64_t value, uint64_t end_tick,
                                     int failed) {
-    if (cf_likely(ticks < (UINT64_C(1) << CF_HISTOGRAM_VALUE_BITS)))
-        cf_bump(&shard->histogram[cf_histogram_bucket(ticks)], 1);
+    if (cf_likely(value < (UINT64_C(1) << CF_HISTOGRAM_VALUE_BITS)))
+        cf_bump(&shard->histogram[cf_histogram_bucket(value)], 1);
     else
         cf_bump(&shard->out_of_range, 1);
     cf_bump(&shard->count, 1);
-    cf_bump(&shard->sum, ticks);
-    if (cf_unlikely(ticks < cf_load_relaxed(&shard->min)))
-        cf_store_relaxed(&shard->min, ticks);
-    if (cf_unlikely(ticks > cf_load_relaxed(&shard->max)))
-        cf_store_relaxed(&shard->max, ticks);
+    cf_bump(&shard->sum, value);
+    if (cf_unlikely(value < cf_load_relaxed(&shard->min)))
+        cf_store_relaxed(&shard->min, value);
+    if (cf_unlikely(value > cf_load_relaxed(&shard->max)))
+        cf_store_relaxed(&shard->max, value);
     if (cf_unlikely(end_tick < cf_load_relaxed(&shard->first_tick)))
         cf_store_relaxed(&shard->first_tick, end_tick);
     cf_store_relaxed(&shard->last_tick, end_tick);
@@ -43,17 +54,32 @@ static inline void cf_operation_add(struct cf_operation *shard, uint64_t ticks, 
         cf_bump(&shard->errors, 1);
 }
 
-/* Adds a sample for the calling thread; a refused shard counts it as lost. */
-static inline void cf_operation_record(uint32_t instrument, uint64_t start_tick, uint64_t end_tick,
-                                       int failed) {
-    struct cf_operation *shard = cf_process_payload(instrument);
-    if (cf_unlikely(shard == NULL)) {
-        cf_process_lost(1);
-        return;
-    }
-    /* A clock that steps backwards between two CPUs must not become 584 years. */
-    uint64_t ticks = end_tick >= start_tick ? end_tick - start_tick : 0;
-    cf_operation_add(shard, ticks, end_tick, failed);
+/* A clock that steps backwards between two CPUs must not become 584 years. */
+static inline uint64_t cf_elapsed(uint64_t start_tick, uint64_t end_tick) {
+    return end_tick >= start_tick ? end_tick - start_tick : 0;
 }
+
+/* Adds a sample of ticks for the calling thread, outside of the span stack; a refused shard counts
+ * it as lost. */
+void cf_operation_record(uint32_t instrument, uint64_t start_tick, uint64_t end_tick, int failed);
+
+/* Adds a sample in nanoseconds that ends now, to an instrument of cf_kind_operation_ns. */
+static inline void cf_operation_record_ns(uint32_t instrument, uint64_t ns, int failed) {
+    struct cf_operation *shard = cf_process_payload(&cf_thread, instrument);
+    if (cf_unlikely(shard == NULL))
+        cf_process_lost(1);
+    else
+        cf_operation_add(shard, ns, cf_ticks(), failed);
+}
+
+enum cf_value_type { CF_VALUE_I64, CF_VALUE_U64, CF_VALUE_F64 };
+
+/* Returns whether all values are nanoseconds: not negative, no NaN, below 2^63. */
+int cf_values_are_durations(const void *values, size_t count, enum cf_value_type type);
+
+/* Adds values in nanoseconds that end now; those that are no durations (the buffer may change
+ * meanwhile) count as 0. At most 2 ns each; needs no interpreter lock. */
+void cf_operation_record_many(uint32_t instrument, const void *values, size_t count,
+                              enum cf_value_type type);
 
 #endif

@@ -37,6 +37,7 @@ static char run_id[40];
 static uint64_t limit_bytes = CF_SEGMENT_DEFAULT_LIMIT;
 static struct cf_segment segment = {.fd = -1};
 static int open_result;
+static uint32_t control; /* what a new segment's control word starts with */
 static struct instrument *instruments;
 static uint32_t instrument_count, instrument_capacity;
 static struct kind_table kinds[MAX_KINDS];
@@ -44,18 +45,20 @@ static struct kind_table kinds[MAX_KINDS];
 /* The open segment's header, read without the lock. */
 static struct cf_segment_header *open_header;
 
-_Thread_local struct cf_thread_payloads cf_thread_payloads;
+_Thread_local struct cf_thread cf_thread;
 
-/* Gives a thread's shards back when it ends. `argument` is its cf_thread_payloads. */
+/* Gives a thread's shards back when it ends. `argument` is its cf_thread. */
 static void thread_ended(void *argument) {
-    struct cf_thread_payloads *payloads = argument;
-    for (uint32_t id = 0; id < payloads->count; id++) {
-        if (payloads->items[id])
-            cf_segment_release_shard((struct cf_shard *)payloads->items[id] - 1);
+    struct cf_thread *thread = argument;
+    for (uint32_t id = 0; id < thread->count; id++) {
+        if (thread->payloads[id])
+            cf_segment_release_shard((struct cf_shard *)thread->payloads[id] - 1);
     }
-    free(payloads->items);
-    free(payloads->refused);
-    *payloads = (struct cf_thread_payloads){0};
+    free(thread->payloads);
+    free(thread->refused);
+    free(thread->spans);
+    free(thread->edges);
+    *thread = (struct cf_thread){0};
 }
 
 static void before_fork(void) {
@@ -67,18 +70,22 @@ static void after_fork_in_parent(void) {
 }
 
 /* The child has one thread, this one: it forgets the parent's segment and opens its own when it
- * first records. */
+ * first records. A pause holds in the child too. */
 static void after_fork_in_child(void) {
     cf_store_release(&open_header, NULL);
-    if (segment.header)
+    if (segment.header) {
+        control = cf_load_relaxed(&segment.header->control);
         cf_segment_forget(&segment);
+    }
     for (uint32_t id = 0; id < instrument_count; id++)
         instruments[id].entry = 0;
     memset(kinds, 0, sizeof kinds);
-    for (uint32_t id = 0; id < cf_thread_payloads.count; id++) {
-        cf_thread_payloads.items[id] = NULL;
-        cf_thread_payloads.refused[id] = 0;
+    for (uint32_t id = 0; id < cf_thread.count; id++) {
+        cf_thread.payloads[id] = NULL;
+        cf_thread.refused[id] = 0;
     }
+    for (uint32_t i = 0; i < cf_thread.depth; i++)
+        cf_thread.spans[i].payload = NULL;
     pthread_mutex_unlock(&lock);
 }
 
@@ -114,6 +121,8 @@ static int open_locked(void) {
         directory[0] ? cf_segment_open(&segment, directory, run_id, limit_bytes) : -ENOENT;
     if (open_result != 0 && cf_segment_open_anonymous(&segment, limit_bytes) != 0)
         open_result = -ENOMEM;
+    if (segment.header)
+        segment.header->control = control;
     /* Partner: the acquire in cf_process_header. */
     cf_store_release(&open_header, segment.header);
     return open_result;
@@ -211,28 +220,29 @@ static struct cf_shard *claim_locked(struct instrument *instrument) {
 
 /* Makes room for one more id in the thread's table. False when there is no memory. */
 static bool grow_thread_table(uint32_t id) {
-    struct cf_thread_payloads *payloads = &cf_thread_payloads;
-    if (id < payloads->count)
+    struct cf_thread *thread = &cf_thread;
+    if (id < thread->count)
         return true;
     uint32_t count = (id + 16) & ~15u;
-    void **items = realloc(payloads->items, count * sizeof *items);
-    if (items)
-        payloads->items = items;
-    uint8_t *refused = realloc(payloads->refused, count);
+    void **payloads = realloc(thread->payloads, count * sizeof *payloads);
+    if (payloads)
+        thread->payloads = payloads;
+    uint8_t *refused = realloc(thread->refused, count);
     if (refused)
-        payloads->refused = refused;
-    if (!items || !refused || pthread_setspecific(thread_key, payloads) != 0)
+        thread->refused = refused;
+    if (!payloads || !refused || pthread_setspecific(thread_key, thread) != 0)
         return false;
-    for (uint32_t i = payloads->count; i < count; i++) {
-        items[i] = NULL;
+    for (uint32_t i = thread->count; i < count; i++) {
+        payloads[i] = NULL;
         refused[i] = 0;
     }
-    payloads->count = count;
+    thread->count = count;
     return true;
 }
 
 void *cf_process_claim(uint32_t id) {
-    if (id < cf_thread_payloads.count && cf_thread_payloads.refused[id])
+    struct cf_thread *thread = &cf_thread;
+    if (id < thread->count && thread->refused[id])
         return NULL;
     pthread_once(&once, initialise);
     if (!grow_thread_table(id))
@@ -240,9 +250,35 @@ void *cf_process_claim(uint32_t id) {
     pthread_mutex_lock(&lock);
     struct cf_shard *shard = id < instrument_count ? claim_locked(&instruments[id]) : NULL;
     pthread_mutex_unlock(&lock);
-    cf_thread_payloads.refused[id] = shard == NULL;
-    cf_thread_payloads.items[id] = shard ? cf_shard_payload(shard) : NULL;
-    return cf_thread_payloads.items[id];
+    thread->refused[id] = shard == NULL;
+    thread->payloads[id] = shard ? cf_shard_payload(shard) : NULL;
+    return thread->payloads[id];
+}
+
+int cf_process_make_spans(void) {
+    struct cf_thread *thread = &cf_thread;
+    pthread_once(&once, initialise);
+    if (!thread->spans)
+        thread->spans = calloc(CF_SPAN_DEPTH, sizeof *thread->spans);
+    if (!thread->edges)
+        thread->edges = calloc(CF_EDGE_CACHE, sizeof *thread->edges);
+    if (!thread->spans || !thread->edges || pthread_setspecific(thread_key, thread) != 0)
+        return 0;
+    thread->capacity = CF_SPAN_DEPTH;
+    return 1;
+}
+
+int cf_process_describe(uint32_t id, struct cf_instrument_text *into) {
+    pthread_mutex_lock(&lock);
+    bool known = id < instrument_count;
+    if (known) {
+        const struct instrument *instrument = &instruments[id];
+        into->name_bytes = instrument->name_bytes;
+        into->label_bytes = instrument->label_bytes;
+        memcpy(into->text, instrument->name, instrument->name_bytes + instrument->label_bytes);
+    }
+    pthread_mutex_unlock(&lock);
+    return known ? 0 : -ENOENT;
 }
 
 void cf_process_lost(uint64_t samples) {

@@ -8,6 +8,7 @@
 
 #include "atomic.h"
 #include "segment.h"
+#include "thread.h"
 
 /* Says where the segment shall be. Takes effect for the next opening: before the first record and
  * in forked children. 0 or -ENAMETOOLONG. */
@@ -36,18 +37,23 @@ void *cf_process_claim(uint32_t instrument);
 /* Counts samples that could not be recorded. */
 void cf_process_lost(uint64_t samples);
 
-/* The calling thread's payloads by instrument id; cf_process_payload below reads it. */
-struct cf_thread_payloads {
-    void **items;
-    uint8_t *refused; /* 1: refused until the next fork, so that a full segment costs no lock */
-    uint32_t count;
+/* Gives the calling thread room for spans. False when there is no memory. */
+int cf_process_make_spans(void);
+
+/* An instrument's name and labels, as they were registered. */
+struct cf_instrument_text {
+    char text[2 * CF_NAME_BYTES]; /* the name, then the labels */
+    uint32_t name_bytes;
+    uint32_t label_bytes;
 };
-extern _Thread_local struct cf_thread_payloads cf_thread_payloads;
+
+/* Copies the texts of an instrument; 0 or -ENOENT. */
+int cf_process_describe(uint32_t instrument, struct cf_instrument_text *into);
 
 /* Returns as cf_process_claim; a few instructions once claimed. */
-static inline void *cf_process_payload(uint32_t instrument) {
-    if (cf_likely(instrument < cf_thread_payloads.count)) {
-        void *payload = cf_thread_payloads.items[instrument];
+static inline void *cf_process_payload(struct cf_thread *thread, uint32_t instrument) {
+    if (cf_likely(instrument < thread->count)) {
+        void *payload = thread->payloads[instrument];
         if (cf_likely(payload != NULL))
             return payload;
     }

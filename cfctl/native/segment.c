@@ -303,6 +303,7 @@ struct cf_shard *cf_segment_claim_shard(struct cf_segment *segment, uint64_t ent
     shard = at(segment, offset);
     shard->owner_tid = tid;
     shard->owners = 1;
+    shard->entry = entry_offset;
     set_minimum_fields(at(segment, entry->fields), entry->field_count, cf_shard_payload(shard));
     /* Partner: the reader's acquire of the link. */
     cf_store_release(link, offset);

@@ -21,7 +21,7 @@
 #include <stdint.h>
 
 #define CF_SEGMENT_MAGIC "CFCTLSEG"
-#define CF_SEGMENT_VERSION 1u
+#define CF_SEGMENT_VERSION 2u /* 2: rings, the control word, a shard's entry */
 #define CF_SEGMENT_HEADER_BYTES 4096u
 #define CF_SEGMENT_ALIGNMENT 64u
 #define CF_SEGMENT_DEFAULT_LIMIT (UINT64_C(32) << 20)
@@ -29,8 +29,21 @@
 #define CF_SEGMENT_PATH_BYTES 4096u
 #define CF_NAME_BYTES 1024u /* longer names and label sets are refused with -ENAMETOOLONG */
 
-enum cf_field_type { CF_FIELD_U64 = 1, CF_FIELD_I64 = 2, CF_FIELD_F64 = 3, CF_FIELD_HISTOGRAM = 4 };
-enum cf_merge_rule { CF_MERGE_SUM = 1, CF_MERGE_MIN = 2, CF_MERGE_MAX = 3, CF_MERGE_LAST = 4 };
+enum cf_field_type {
+    CF_FIELD_U64 = 1,
+    CF_FIELD_I64 = 2,
+    CF_FIELD_F64 = 3,
+    CF_FIELD_HISTOGRAM = 4,
+    CF_FIELD_RING = 5
+};
+enum cf_merge_rule {
+    CF_MERGE_SUM = 1,
+    CF_MERGE_MIN = 2,
+    CF_MERGE_MAX = 3,
+    CF_MERGE_LAST = 4,
+    CF_MERGE_JOIN = 5
+};
+enum cf_control { CF_CONTROL_PAUSED = 1 };
 enum cf_segment_state { CF_SEGMENT_OPEN = 1, CF_SEGMENT_CLOSED = 2 };
 
 struct cf_segment_header {
@@ -56,7 +69,8 @@ struct cf_segment_header {
     uint32_t command_line_bytes;
     char boot_id[40];   /* NUL-padded; empty = not read */
     char run_id[40];    /* NUL-padded; the `profile run` it belongs to */
-    char reserved0[40]; /* up to byte 256 */
+    uint32_t control;   /* enum cf_control bits; another process may write it at any time */
+    char reserved0[36]; /* up to byte 256 */
     char command_line[CF_SEGMENT_COMMAND_LINE_BYTES]; /* NUL-separated arguments */
     char reserved1[768];
 };
@@ -67,8 +81,8 @@ struct cf_field {
     uint16_t type;
     uint16_t merge;
     uint32_t offset;    /* from the start of the payload, a multiple of 8 */
-    uint32_t count;     /* 1, or the number of buckets */
-    uint32_t parameter; /* of a histogram: its sub-bucket bits */
+    uint32_t count;     /* 1, or the number of buckets or of a ring's records */
+    uint32_t parameter; /* of a histogram: its sub-bucket bits; of a ring: bytes between records */
 };
 
 struct cf_entry {
@@ -87,10 +101,12 @@ struct cf_shard {
     uint64_t next;      /* release */
     uint64_t owner_tid; /* 0 = its thread has ended; the next one continues it */
     uint64_t owners;    /* threads that ever owned it */
-    uint64_t reserved[5];
+    uint64_t entry;     /* offset of the entry it belongs to */
+    uint64_t reserved[4];
 };
 
 _Static_assert(sizeof(struct cf_segment_header) == CF_SEGMENT_HEADER_BYTES, "pinned");
+_Static_assert(offsetof(struct cf_segment_header, control) == 216, "pinned");
 _Static_assert(offsetof(struct cf_segment_header, boot_id) == 136, "pinned");
 _Static_assert(offsetof(struct cf_segment_header, command_line) == 256, "pinned");
 _Static_assert(sizeof(struct cf_field) == 64, "pinned");

@@ -2,22 +2,36 @@
 
 #include <string.h>
 
-_Thread_local struct cf_span_stack cf_span_stack;
+struct cf_span *cf_span_push_slowly(struct cf_thread *thread, uint32_t instrument,
+                                    const void *key) {
+    if (thread->capacity == 0 && cf_process_make_spans())
+        return cf_span_push(thread, instrument, key);
+    thread->overflow++;
+    cf_process_lost(1);
+    return NULL;
+}
 
-void cf_span_end_buried(uint32_t instrument, uint64_t end_tick, int failed) {
-    struct cf_span_stack *stack = &cf_span_stack;
-    if (stack->overflow > 0) {
-        stack->overflow--;
-        return;
+int cf_span_take(struct cf_thread *thread, uint32_t instrument, const void *key,
+                 struct cf_span *taken) {
+    if (thread->overflow > 0) {
+        thread->overflow--;
+        return 0;
     }
-    for (uint32_t i = stack->depth; i-- > 0;) {
-        if (stack->spans[i].instrument != instrument)
+    for (uint32_t i = thread->depth; i-- > 0;) {
+        if (thread->spans[i].instrument != instrument || thread->spans[i].key != key)
             continue;
-        uint64_t start_tick = stack->spans[i].start_tick;
-        stack->depth--;
-        memmove(&stack->spans[i], &stack->spans[i + 1],
-                (stack->depth - i) * sizeof stack->spans[0]);
-        cf_operation_record(instrument, start_tick, end_tick, failed);
-        return;
+        *taken = thread->spans[i];
+        thread->depth--;
+        memmove(&thread->spans[i], &thread->spans[i + 1],
+                (thread->depth - i) * sizeof thread->spans[0]);
+        return 1;
     }
+    return 0;
+}
+
+void cf_span_end_buried(struct cf_thread *thread, uint32_t instrument, uint64_t end_tick,
+                        int failed) {
+    struct cf_span span;
+    if (cf_span_take(thread, instrument, NULL, &span) && !span.unrecorded)
+        cf_span_record(thread, &span, end_tick, failed);
 }

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from cfctl.profile.statistics import operation_statistics
-from cfctl.profile.tally import Labels, Tally, merge
+from cfctl.profile.tally import NS, Labels, Tally, merge
 from cfctl.records import Document, Measurement
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _GAP: Final = "not kept for a part of the run"
 
-_Key = tuple[str, Labels]
+_Key = tuple[str, Labels, str]
 
 
 def since(later: Tally, earlier: Tally | None) -> Tally:
@@ -36,7 +36,8 @@ def since(later: Tally, earlier: Tally | None) -> Tally:
         later.name, later.labels, max(0, later.count - (earlier.count if earlier else 0)), errors,
         max(0, later.sum_ticks - (earlier.sum_ticks if earlier else 0)),
         max(0, later.out_of_range - (earlier.out_of_range if earlier else 0)), later.threads, buckets,
-        None, None, None, None, _GAP,
+        None, None, None, None, max(0, later.child_sum_ticks - (earlier.child_sum_ticks if earlier else 0)),
+        later.unit, _GAP,
     )  # fmt: skip
 
 
@@ -111,7 +112,7 @@ def _process(recording: Recording) -> tuple[int, int]:
 
 
 def _tallies(recording: Recording) -> dict[_Key, Tally]:
-    return {(tally.name, tally.labels): tally for tally in merge(recording.tallies)}
+    return {(tally.name, tally.labels, tally.unit): tally for tally in merge(recording.tallies)}
 
 
 def _active(recording: Recording, before: dict[_Key, Tally], window_ns: int) -> Iterable[ActiveOperation]:
@@ -122,7 +123,7 @@ def _active(recording: Recording, before: dict[_Key, Tally], window_ns: int) -> 
         yield ActiveOperation(
             process.pid, process.command_line, tally.name, tally.labels, part.count, part.errors,
             found.error_ratio, Measurement(part.count * 1e9 / window_ns, "1/s", None, part.count, "over the window"),
-            _busy(part.sum_ticks, scale.rate.ns_per_tick, window_ns), found.mean, found.p50, found.p99,
+            _busy(part.sum_ticks, 1.0 if part.unit == NS else scale.rate.ns_per_tick, window_ns), found.mean, found.p50, found.p99,
             tally.count,
         )  # fmt: skip
 

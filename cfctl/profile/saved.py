@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, cast
 
 from cfctl.errors import InputError
 from cfctl.profile.report import ProfileReport, RecordedProcess, Recording, ReportClock, build_report
-from cfctl.profile.tally import Tally
+from cfctl.profile.tally import TICKS, UNITS, Tally
 from cfctl.segment.format import HISTOGRAM_BUCKETS, U64_MAX
 from cfctl.segment.tick_rate import TickRate
 
@@ -218,10 +218,13 @@ def _tally(table: _Table) -> Tally:
     numbers = [bucket for bucket, _ in buckets]
     if numbers != sorted(set(numbers)) or (numbers and numbers[-1] >= HISTOGRAM_BUCKETS):
         raise _WrongError("the buckets of an operation do not ascend within the histogram")
+    unit = ticks.optional_text("unit") or TICKS
+    if unit not in UNITS:
+        raise _WrongError("the times of an operation are in an unknown unit")
     return Tally(
         table.text("name"), table.pairs("labels", _is_text, "a list of pairs of texts"), table.integer("count"),
         table.optional_integer("errors", _COUNT_MAX), ticks.integer("sum"), table.integer("out_of_range"),
         table.optional_integer("threads", _COUNT_MAX),
         buckets, ticks.optional_integer("min"), ticks.optional_integer("max"), ticks.optional_integer("first"),
-        ticks.optional_integer("last"), table.optional_text("gap"),
+        ticks.optional_integer("last"), ticks.optional_integer("child_sum") or 0, unit, table.optional_text("gap"),
     )  # fmt: skip

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
 from cfctl.errors import InputError
-from cfctl.profile.tally import bucket_bounds
+from cfctl.profile.tally import NS, bucket_bounds
 from cfctl.records import Document
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def operation_shape(report: ProfileReport, name: str) -> OperationShape:
     Raises InputError when there is none, or more than one.
     """
     operation = _only(report, name)
-    per_tick = report.clocks[operation.clock].scale.per_tick
+    per_tick = 1.0 if operation.ticks.unit == NS else report.clocks[operation.clock].scale.per_tick
     whole = sum(samples for _, samples in operation.ticks.buckets) + operation.out_of_range
     buckets: list[ShapeBucket] = []
     seen = 0

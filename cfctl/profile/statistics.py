@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from cfctl.profile.tally import NS, TICKS
 from cfctl.records import Measurement
+from cfctl.segment.tick_rate import TickRate
 
 if TYPE_CHECKING:
     from cfctl.profile.tally import Tally
-    from cfctl.segment.tick_rate import TickRate
 
 # A percentile q needs 10 / (1 - q) samples: with fewer, less than ten lie beyond it.
 PERCENTILES: Final = {
@@ -26,8 +27,10 @@ _EXACT_METHOD: Final = "exact, kept beside the histogram"
 
 @dataclass(frozen=True, slots=True)
 class TickCounters:
-    """The operation's counters as they were recorded, from which its statistics follow; in ticks.
+    """The operation's counters as they were recorded, from which its statistics follow.
 
+    `sum`, `min`, `max`, `buckets` and `child_sum` are in `unit`: "ticks", or "ns" for values that
+    were given in nanoseconds. `first` and `last` are ticks.
     `buckets` are [bucket, samples] of a histogram with 128 sub-buckets per power of two.
     """
 
@@ -37,6 +40,8 @@ class TickCounters:
     first: int | None
     last: int | None
     buckets: tuple[tuple[int, int], ...]
+    child_sum: int = 0
+    unit: str = TICKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,10 @@ class TimeScale:
         return self.anchor_unix_ns + round((tick - self.anchor_tick) * self.rate.ns_per_tick)
 
 
+# Of values that a program measured by itself, and gave in whole nanoseconds.
+_AS_GIVEN: Final = TimeScale(TickRate(1.0, 0.0, "given in nanoseconds"), 0, 0, None)
+
+
 def operation_statistics(tally: Tally, scale: TimeScale, clock: int = 0) -> OperationStatistics:
     """Return the statistics of a tally on a time scale."""
     make = _Maker(tally, scale)
@@ -146,6 +155,8 @@ def operation_statistics(tally: Tally, scale: TimeScale, clock: int = 0) -> Oper
             tally.first_tick,
             tally.last_tick,
             tally.buckets,
+            tally.child_sum_ticks,
+            tally.unit,
         ),
         gap=tally.gap or None,
     )
@@ -160,8 +171,9 @@ class _Maker:
 
     def __init__(self, tally: Tally, scale: TimeScale) -> None:
         self._tally = tally
-        self._scale = scale
-        self._rate_error = (scale.rate.uncertainty_ppb or 0.0) * 1e-9
+        self._clock = scale
+        self._scale = _AS_GIVEN if tally.unit == NS else scale
+        self._rate_error = (self._scale.rate.uncertainty_ppb or 0.0) * 1e-9
 
     def _measurement(self, ticks: float, error_ticks: float, method: str) -> Measurement:
         value = ticks * self._scale.per_tick
@@ -214,7 +226,7 @@ class _Maker:
         return self._measurement(found[0], max(self._resolution_ticks, found[1]), _HISTOGRAM_METHOD)
 
     def rate(self) -> Measurement:
-        tally, per_tick_ns = self._tally, self._scale.rate.ns_per_tick
+        tally, per_tick_ns = self._tally, self._clock.rate.ns_per_tick
         if per_tick_ns is None:
             return Measurement.missing("1/s", "the clock's rate is not known")
         if tally.count < 2 or tally.first_tick is None or tally.last_tick is None:
@@ -223,7 +235,8 @@ class _Maker:
         if elapsed_s <= 0:
             return Measurement.missing("1/s", "all samples end at one tick")
         value = (tally.count - 1) / elapsed_s
-        error = value * (self._rate_error + self._scale.resolution * 1e-9 / elapsed_s)
+        rate_error = (self._clock.rate.uncertainty_ppb or 0.0) * 1e-9
+        error = value * (rate_error + self._clock.resolution * 1e-9 / elapsed_s)
         return Measurement(value, "1/s", error, tally.count, "samples after the first over first to last end")
 
     def near_floor(self, p50: Measurement, mean: Measurement) -> bool | None:

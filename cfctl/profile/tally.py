@@ -1,4 +1,4 @@
-"""An operation's counters and histogram in ticks: lossless, and mergeable with another's."""
+"""An operation's counters and histogram: lossless, and mergeable with another's of the same unit."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from cfctl.segment.records import Entry
 
 KIND: Final = "operation"
+TICKS: Final = "ticks"
+NS: Final = "ns"
+UNITS: Final = frozenset({TICKS, NS})
 # What the fields of an operation's shards must be for a tally.
 _COUNTERS: Final = ("count", "errors", "sum", "min", "max", "out_of_range", "first_tick", "last_tick")
 _HISTOGRAM: Final = "histogram"
@@ -26,11 +29,14 @@ Labels = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Tally:
-    """What all threads recorded for one operation; times in ticks.
+    """What all threads recorded for one operation; durations in `unit`, "ticks" or "ns".
 
+    Named ..._ticks as almost all are; those given to `record` in nanoseconds stay in them. The first
+    and the last tick are ticks in any case. `child_sum_ticks` is of the samples that ended directly
+    inside of this operation's, so that the sum less it is the time spent in the operation itself.
     `buckets` are (bucket, samples) ascending, without empty ones; samples of 2**40 ticks and more
-    are in all fields but the buckets. The four extremes are None without a sample. What the source
-    of the numbers does not keep at all is None too (errors, threads), and `gap` says why.
+    are in all fields but the buckets. The two extremes and the two ticks are None without a sample.
+    What the source of the numbers does not keep at all is None too (errors, threads), and `gap` says why.
     """
 
     name: str
@@ -45,6 +51,8 @@ class Tally:
     max_ticks: int | None
     first_tick: int | None
     last_tick: int | None
+    child_sum_ticks: int = 0
+    unit: str = TICKS
     gap: str = ""
 
     @cached_property
@@ -102,11 +110,12 @@ def tally_of(entry: Entry) -> Tally | None:
     fields = {field.name: field for field in entry.fields}
     if not isinstance(histogram, bytes) or not fields.keys() >= numbers.keys():
         return None
-    if fields[_HISTOGRAM].sub_bits != _native.HISTOGRAM_SUB_BITS:
+    unit = fields[_HISTOGRAM].unit
+    if fields[_HISTOGRAM].sub_bits != _native.HISTOGRAM_SUB_BITS or unit not in UNITS:
         return None
 
     def number(name: str) -> int:
-        value = numbers[name]
+        value = values.get(name)
         return value if isinstance(value, int) else 0
 
     def seen(name: str) -> int | None:
@@ -116,18 +125,21 @@ def tally_of(entry: Entry) -> Tally | None:
     count = number("count")
     return Tally(
         entry.name, entry.labels, count, number("errors"), number("sum"), number("out_of_range"),
-        entry.threads, _native.histogram_sparse(histogram), seen("min"), seen("max"), seen("first_tick"), seen("last_tick"),
+        entry.threads, _native.histogram_sparse(histogram), seen("min"), seen("max"), seen("first_tick"),
+        seen("last_tick"),
+        # Absent from segments of format version 1.
+        number("child_sum"), unit,
     )  # fmt: skip
 
 
 def merge(tallies: Iterable[Tally]) -> tuple[Tally, ...]:
-    """Return one tally per name and labels, in the order of their first appearance.
+    """Return one tally per name, labels and unit, in the order of their first appearance.
 
     All must be of the same clock.
     """
-    groups: dict[tuple[str, Labels], list[Tally]] = {}
+    groups: dict[tuple[str, Labels, str], list[Tally]] = {}
     for tally in tallies:
-        groups.setdefault((tally.name, tally.labels), []).append(tally)
+        groups.setdefault((tally.name, tally.labels, tally.unit), []).append(tally)
     return tuple(group[0] if len(group) == 1 else _merged(group) for group in groups.values())
 
 
@@ -144,7 +156,7 @@ def _merged(group: Sequence[Tally]) -> Tally:
         max((t.max_ticks for t in group if t.max_ticks is not None), default=None),
         min((t.first_tick for t in group if t.first_tick is not None), default=None),
         max((t.last_tick for t in group if t.last_tick is not None), default=None),
-        next((t.gap for t in group if t.gap), ""),
+        sum(t.child_sum_ticks for t in group), group[0].unit, next((t.gap for t in group if t.gap), ""),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import struct
 from typing import Final
 
 MAGIC: Final = b"CFCTLSEG"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 HEADER_BYTES: Final = 4096
 ALIGNMENT: Final = 64
 NAME_BYTES: Final = 1024
@@ -25,8 +25,10 @@ HISTOGRAM_BUCKETS: Final = 4352
 
 # magic, version, header bytes, limit, used, first entry, shards refused, samples lost,
 # pid, start time, pid namespace, uid, tick source, opened (tick, raw ns, realtime ns),
-# latest (tick, raw ns), state, command line bytes, boot id, run id, reserved, command line
-HEADER: Final = struct.Struct("<8s2I5Q3Q2I3Q2Q2I40s40s40x3072s768x")
+# latest (tick, raw ns), state, command line bytes, boot id, run id, control, reserved, command line
+HEADER: Final = struct.Struct("<8s2I5Q3Q2I3Q2Q2I40s40sI36x3072s768x")
+CONTROL_OFFSET: Final = 216
+CONTROL_PAUSED: Final = 1
 # name, unit, type, merge rule, offset, count, parameter
 FIELD: Final = struct.Struct("<32s16s2H3I")
 # next, first shard, fields, field count, payload bytes, name bytes, label bytes, kind
@@ -51,6 +53,7 @@ class FieldType(enum.IntEnum):
     I64 = 2
     F64 = 3
     HISTOGRAM = 4
+    RING = 5
 
 
 class MergeRule(enum.IntEnum):
@@ -60,6 +63,7 @@ class MergeRule(enum.IntEnum):
     MIN = 2
     MAX = 3
     LAST = 4
+    JOIN = 5
 
 
 class SegmentState(enum.IntEnum):

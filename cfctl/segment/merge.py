@@ -40,12 +40,21 @@ def merge_values(
 def _merged(field: Field, payloads: Sequence[memoryview]) -> int | float | bytes | None:
     if field.type is FieldType.HISTOGRAM:
         return _merged_histogram(field, payloads)
+    if field.type is FieldType.RING:
+        return b"".join(_ring_slots(field, payload) for payload in payloads)
     scalar = _SCALARS[field.type]
     values: list[float] = [scalar.unpack_from(payload, field.offset)[0] for payload in payloads]
     if field.type is FieldType.U64 and field.merge is MergeRule.MIN:
         values = [value for value in values if value != U64_MAX]
     values = [value for value in values if not math.isnan(value)]
     return _RULES[field.merge](values) if values else None
+
+
+def _ring_slots(field: Field, payload: memoryview) -> bytes:
+    """Return one column of a ring's records, packed, in the order of their slots."""
+    words = payload[field.offset :]
+    words = words[: len(words) // 8 * 8].cast("Q")
+    return words[: (field.count - 1) * field.parameter // 8 + 1 : field.parameter // 8].tobytes()
 
 
 def _merged_histogram(field: Field, payloads: Sequence[memoryview]) -> bytes:

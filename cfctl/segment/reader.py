@@ -49,7 +49,7 @@ def parse_header(data: bytes, problems: list[str]) -> SegmentHeader:
     (
         magic, version, header_bytes, limit_bytes, used_bytes, first_entry, shards_refused, samples_lost,
         pid, start_time, pid_namespace, uid, tick_source, opened_tick, opened_raw_ns, opened_unix_ns,
-        latest_tick, latest_raw_ns, state, command_line_bytes, boot_id, run_id, command_line,
+        latest_tick, latest_raw_ns, state, command_line_bytes, boot_id, run_id, control, command_line,
     ) = layout.HEADER.unpack_from(data)  # fmt: skip
     if magic != layout.MAGIC:
         raise SegmentError(
@@ -74,7 +74,7 @@ def parse_header(data: bytes, problems: list[str]) -> SegmentHeader:
         pid, start_time, pid_namespace, uid, _member(TickSource, tick_source, TickSource.UNSELECTED, problems),
         ClockPair(opened_tick, opened_raw_ns), opened_unix_ns, ClockPair(latest_tick, latest_raw_ns),
         _member(SegmentState, state, SegmentState.OPEN, problems), _text(boot_id), _text(run_id),
-        _arguments(command_line, command_line_bytes, problems),
+        _arguments(command_line, command_line_bytes, problems), bool(control & layout.CONTROL_PAUSED),
     )  # fmt: skip
     _check_header(header, len(data), problems)
     return header
@@ -157,7 +157,7 @@ class _Reader:
             owned += owner_tid != 0
             threads += owners
         values = merge_values(fields, payloads)
-        return Entry(_text(kind), name, labels, fields, values, len(payloads), owned, threads)
+        return Entry(_text(kind), name, labels, fields, values, len(payloads), owned, threads, offset)
 
     def _labels(self, raw: bytes) -> tuple[tuple[str, str], ...]:
         parts = raw.split(b"\0")
@@ -172,9 +172,10 @@ class _Reader:
             if count > layout.MAX_FIELDS or not 0 < payload_bytes <= layout.MAX_PAYLOAD_BYTES:
                 raise _DamagedError(f"{count} fields in {payload_bytes} bytes")
             self._check(table, count * layout.FIELD.size)
-            self._tables[key] = tuple(
-                self._field(table + i * layout.FIELD.size, payload_bytes) for i in range(count)
-            )
+            fields = tuple(self._field(table + i * layout.FIELD.size, payload_bytes) for i in range(count))
+            if 8 * sum(field.count for field in fields) > payload_bytes:
+                raise _DamagedError("fields that overlap")
+            self._tables[key] = fields
         return self._tables[key]
 
     def _field(self, offset: int, payload_bytes: int) -> Field:
@@ -185,11 +186,15 @@ class _Reader:
             )
         except ValueError as error:
             raise _DamagedError(f"a field with {error}") from None
-        if count < 1 or (count != 1 and field.type is not FieldType.HISTOGRAM):
+        ring = field.type is FieldType.RING
+        if count < 1 or (count != 1 and not ring and field.type is not FieldType.HISTOGRAM):
             raise _DamagedError(f"a field '{field.name}' of {count} values")
-        if count > layout.HISTOGRAM_BUCKETS:
+        if count > layout.HISTOGRAM_BUCKETS and not ring:
             raise _DamagedError(f"a histogram '{field.name}' of {count} buckets")
-        if start % 8 or start + 8 * count > payload_bytes:
+        if ring != (field.merge is MergeRule.JOIN):
+            raise _DamagedError(f"a field '{field.name}' merged by {field.merge.name}")
+        stride = parameter if ring else 8
+        if stride < 8 or stride % 8 or start % 8 or start + stride * (count - 1) + 8 > payload_bytes:
             raise _DamagedError(f"a field '{field.name}' outside of its {payload_bytes} bytes")
         return field
 

@@ -23,7 +23,8 @@ class SegmentHeader:
     """Who wrote a segment, when, on which clock, and what found no room.
 
     `pid` is as the writer saw itself in `pid_namespace`; `start_time` is field 22 of its
-    /proc/PID/stat. 0 and "" stand for what the writer could not read.
+    /proc/PID/stat. 0 and "" stand for what the writer could not read. `paused`: its instrumentation by
+    name is switched off for now.
     """
 
     version: int
@@ -44,14 +45,15 @@ class SegmentHeader:
     boot_id: str
     run_id: str
     command_line: tuple[str, ...]
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
     """One field of an entry's shards, as its field table describes it.
 
-    `offset` is in the payload; `count` is the number of buckets of a histogram, else 1;
-    `sub_bits` its sub-bucket bits.
+    `offset` is in the payload; `count` is the number of buckets of a histogram or of records of a
+    ring, else 1; `parameter` a histogram's sub-bucket bits, or the bytes between a ring's records.
     """
 
     name: str
@@ -60,15 +62,21 @@ class Field:
     merge: MergeRule
     offset: int
     count: int
-    sub_bits: int
+    parameter: int
+
+    @property
+    def sub_bits(self) -> int:
+        """Return a histogram's sub-bucket bits."""
+        return self.parameter
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An instrument with the values of all its shards, merged by each field's rule.
 
-    `values` maps a field's name to int or float, to bytes (native uint64 buckets) for a histogram,
-    or to None for a minimum of nothing. `threads` counts owners the shards ever had, `live_shards`
+    `values` maps a field's name to int or float, to bytes (native uint64) for the buckets of a
+    histogram and for the slots of a ring, one shard's after the other's, or to None for a minimum of
+    nothing. `offset` is where the entry stands, by which other entries name it. `threads` counts owners the shards ever had, `live_shards`
     those that have one now.
     """
 
@@ -80,6 +88,7 @@ class Entry:
     shards: int
     live_shards: int
     threads: int
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)

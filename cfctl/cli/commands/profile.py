@@ -10,6 +10,7 @@ import typer
 
 from cfctl.cli.exit_codes import ExitCode
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, UnitOption, message
+from cfctl.cli.profile_commands.convert import import_
 from cfctl.cli.profile_commands.report import (
     SortOption,
     TopOption,
@@ -18,6 +19,7 @@ from cfctl.cli.profile_commands.report import (
     say_nothing_recorded,
     select,
 )
+from cfctl.cli.profile_commands.timeline import timeline
 from cfctl.cli.typer_app import command_group
 from cfctl.errors import SegmentError, StateError
 from cfctl.text import safe_text
@@ -26,6 +28,8 @@ app = command_group("Operations of a program: counts, errors and latencies, live
 
 app.command()(report)
 app.command()(save)
+app.command()(timeline)
+app.command("import")(import_)
 
 
 @app.command(context_settings={"allow_interspersed_args": False})

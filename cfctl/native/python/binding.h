@@ -16,6 +16,7 @@ struct cf_binding_topic {
 extern const struct cf_binding_topic cf_topic_clock;
 extern const struct cf_binding_topic cf_topic_segment;
 extern const struct cf_binding_topic cf_topic_operation;
+extern const struct cf_binding_topic cf_topic_span;
 extern const struct cf_binding_topic cf_topic_timed_function;
 extern const struct cf_binding_topic cf_topic_monitor;
 extern const struct cf_binding_topic cf_topic_probe;
@@ -25,6 +26,7 @@ extern const struct cf_binding_topic cf_topic_sparse;
 /* Types and objects that more than one topic needs; one per module, so per interpreter. */
 struct cf_module_state {
     PyTypeObject *operation_type;
+    PyTypeObject *span_type;
     PyObject *method_type; /* types.MethodType */
 };
 
@@ -36,6 +38,14 @@ PyTypeObject *cf_add_type(PyObject *module, PyType_Spec *spec);
 
 /* Returns the instrument id of an Operation object; -1 with TypeError for anything else. */
 int64_t cf_operation_id(struct cf_module_state *state, PyObject *operation);
+
+/* Returns the state of the module whose type an Operation is, or derives from. */
+struct cf_module_state *cf_operation_state(PyObject *operation);
+
+/* Methods of Operation that return a handle: `begin()` a running one, `span()` one that __enter__
+ * begins. */
+PyObject *cf_span_begin_handle(PyObject *operation, PyObject *const *args, Py_ssize_t count);
+PyObject *cf_span_new_handle(PyObject *operation, PyObject *const *args, Py_ssize_t count);
 
 /* Raises OSError from a negative errno and returns NULL; `what` names the file or syscall. */
 PyObject *cf_raise_errno(int negative_errno, const char *what);

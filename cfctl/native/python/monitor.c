@@ -119,7 +119,7 @@ static PyObject *monitor_start(PyObject *object, PyObject *const *args, Py_ssize
         return NULL;
     if (instrument == LEFT_ALONE)
         return Py_NewRef(self->disable);
-    cf_span_begin((uint32_t)instrument);
+    cf_span_begin(&cf_thread, (uint32_t)instrument);
     Py_RETURN_NONE;
 }
 
@@ -127,7 +127,7 @@ static PyObject *end_span(PyObject *object, PyObject *const *args, Py_ssize_t co
     int64_t instrument;
     if (count > 0 && find((struct monitor_object *)object, args[0], &instrument) &&
         instrument != LEFT_ALONE)
-        cf_span_end((uint32_t)instrument, failed);
+        cf_span_end(&cf_thread, (uint32_t)instrument, cf_ticks(), failed);
     Py_RETURN_NONE;
 }
 
@@ -156,9 +156,9 @@ static int profile_event(PyObject *object, PyFrameObject *frame, int event, PyOb
     Py_DECREF(code);
     if (result == 0 && instrument != LEFT_ALONE) {
         if (event == PyTrace_CALL)
-            cf_span_begin((uint32_t)instrument);
+            cf_span_begin(&cf_thread, (uint32_t)instrument);
         else /* an exception leaves without a value */
-            cf_span_end((uint32_t)instrument, value == NULL);
+            cf_span_end(&cf_thread, (uint32_t)instrument, cf_ticks(), value == NULL);
     }
     return result;
 }

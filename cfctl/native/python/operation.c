@@ -10,8 +10,10 @@
 
 struct operation_object {
     PyObject_HEAD uint32_t instrument;
+    int64_t ns_instrument; /* of the values given in ns; -1 until the first */
     PyObject *name;
     PyObject *labels; /* tuple of (key, value) */
+    struct cf_module_state *state;
 };
 
 int64_t cf_operation_id(struct cf_module_state *state, PyObject *operation) {
@@ -20,6 +22,20 @@ int64_t cf_operation_id(struct cf_module_state *state, PyObject *operation) {
         return -1;
     }
     return ((struct operation_object *)operation)->instrument;
+}
+
+struct cf_module_state *cf_operation_state(PyObject *operation) {
+    return ((struct operation_object *)operation)->state;
+}
+
+/* A class derived in Python belongs to no module, so its bases are asked. */
+static struct cf_module_state *find_state(PyTypeObject *type) {
+    struct cf_module_state *state;
+    while (type && !(state = PyType_GetModuleState(type))) {
+        PyErr_Clear();
+        type = PyType_GetSlot(type, Py_tp_base);
+    }
+    return type ? state : NULL;
 }
 
 /* Appends the UTF-8 of a text and, for labels, its NUL. -1 with an exception. */
@@ -59,7 +75,7 @@ static int append_labels(PyObject *labels, char *buffer, size_t *used) {
 }
 
 /* Registers the instrument; its id, or -1 with an exception. */
-static int64_t register_operation(PyObject *name, PyObject *labels) {
+static int64_t register_operation(const struct cf_kind *kind, PyObject *name, PyObject *labels) {
     char name_text[CF_NAME_BYTES], label_text[CF_NAME_BYTES];
     size_t name_bytes = 0, label_bytes = 0;
     if (append_text(name, name_text, &name_bytes, 0) < 0 ||
@@ -69,8 +85,8 @@ static int64_t register_operation(PyObject *name, PyObject *labels) {
         PyErr_SetString(PyExc_ValueError, "an operation needs a name");
         return -1;
     }
-    int64_t id = cf_process_instrument(&cf_kind_operation, name_text, (uint32_t)name_bytes,
-                                       label_text, (uint32_t)label_bytes);
+    int64_t id = cf_process_instrument(kind, name_text, (uint32_t)name_bytes, label_text,
+                                       (uint32_t)label_bytes);
     if (id < 0)
         PyErr_NoMemory();
     return id;
@@ -84,7 +100,7 @@ static PyObject *operation_new(PyTypeObject *type, PyObject *args, PyObject *key
     PyObject *labels = labels_in ? PySequence_Tuple(labels_in) : PyTuple_New(0);
     if (!labels)
         return NULL;
-    int64_t id = register_operation(name, labels);
+    int64_t id = register_operation(&cf_kind_operation, name, labels);
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     struct operation_object *self = id < 0 ? NULL : (void *)allocate(type, 0);
     if (!self) {
@@ -92,6 +108,8 @@ static PyObject *operation_new(PyTypeObject *type, PyObject *args, PyObject *key
         return NULL;
     }
     self->instrument = (uint32_t)id;
+    self->ns_instrument = -1;
+    self->state = find_state(type);
     self->name = Py_NewRef(name);
     self->labels = labels;
     return (PyObject *)self;
@@ -137,12 +155,14 @@ static PyObject *operation_get_labels(PyObject *object, void *closure) {
 static PyObject *operation_enter(PyObject *object, PyObject *unused) {
     (void)unused;
     PyObject *self = Py_NewRef(object);
-    cf_span_begin(((struct operation_object *)object)->instrument);
+    cf_span_begin(&cf_thread, ((struct operation_object *)object)->instrument);
     return self;
 }
 
 static PyObject *operation_exit(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    cf_span_end(((struct operation_object *)object)->instrument, count > 0 && args[0] != Py_None);
+    uint64_t end_tick = cf_ticks();
+    cf_span_end(&cf_thread, ((struct operation_object *)object)->instrument, end_tick,
+                count > 0 && args[0] != Py_None);
     Py_RETURN_NONE;
 }
 
@@ -182,6 +202,72 @@ static PyObject *operation_record_since(PyObject *object, PyObject *const *args,
     Py_RETURN_NONE;
 }
 
+/* Returns the instrument of values in ns, registered with the first of them; -1 with an exception.
+ */
+static int64_t ns_instrument(PyObject *object) {
+    struct operation_object *self = (struct operation_object *)object;
+    if (cf_unlikely(self->ns_instrument < 0))
+        self->ns_instrument = register_operation(&cf_kind_operation_ns, self->name, self->labels);
+    return self->ns_instrument;
+}
+
+static PyObject *operation_record(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    uint64_t ns;
+    int failed;
+    int64_t id = ns_instrument(object);
+    if (id < 0 || read_sample(args, count, &ns, &failed) < 0)
+        return NULL;
+    cf_operation_record_ns((uint32_t)id, ns, failed);
+    Py_RETURN_NONE;
+}
+
+/* Reads the type of a buffer's values. -1 with an exception. */
+static int value_type(const Py_buffer *view) {
+    const char *format = view->format ? view->format : "B";
+    if (*format == '@' || *format == '=' || *format == '<')
+        format++;
+    if (view->itemsize == 8 && format[0] != '\0' && format[1] == '\0') {
+        if (format[0] == 'q' || format[0] == 'l')
+            return CF_VALUE_I64;
+        if (format[0] == 'Q' || format[0] == 'L')
+            return CF_VALUE_U64;
+        if (format[0] == 'd')
+            return CF_VALUE_F64;
+    }
+    PyErr_SetString(PyExc_TypeError, "record_many takes a buffer of int64, uint64 or float64");
+    return -1;
+}
+
+/* Records the values of a buffer; beyond a size the interpreter is left to others meanwhile. */
+static int record_buffer(uint32_t instrument, const Py_buffer *view) {
+    enum { LARGE = 4096 };
+    int type = value_type(view);
+    if (type < 0)
+        return -1;
+    size_t count = (size_t)view->len / 8;
+    PyThreadState *released = count >= LARGE ? PyEval_SaveThread() : NULL;
+    int valid = cf_values_are_durations(view->buf, count, type);
+    if (valid)
+        cf_operation_record_many(instrument, view->buf, count, type);
+    if (released)
+        PyEval_RestoreThread(released);
+    if (!valid)
+        PyErr_SetString(PyExc_ValueError, "a duration is negative, not a number or too large");
+    return valid ? 0 : -1;
+}
+
+static PyObject *operation_record_many(PyObject *object, PyObject *values) {
+    int64_t id = ns_instrument(object);
+    Py_buffer view;
+    if (id < 0 || PyObject_GetBuffer(values, &view, PyBUF_ND | PyBUF_FORMAT) < 0)
+        return NULL;
+    int result = record_buffer((uint32_t)id, &view);
+    PyBuffer_Release(&view);
+    if (result < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef operation_methods[] = {
     {"__enter__", operation_enter, METH_NOARGS, "Begin a sample on this thread."},
     {"__exit__", CF_FASTCALL(operation_exit), METH_FASTCALL, "End the sample; errors are counted."},
@@ -189,6 +275,14 @@ static PyMethodDef operation_methods[] = {
      "Add a sample of so many ticks that ends now."},
     {"record_since", CF_FASTCALL(operation_record_since), METH_FASTCALL,
      "Add a sample that began at a tick and ends now."},
+    {"record", CF_FASTCALL(operation_record), METH_FASTCALL,
+     "Add a sample of so many nanoseconds that ends now."},
+    {"record_many", operation_record_many, METH_O,
+     "Add a buffer of durations in nanoseconds that end now."},
+    {"begin", CF_FASTCALL(cf_span_begin_handle), METH_FASTCALL,
+     "Return a handle that was begun; its end() records."},
+    {"span", CF_FASTCALL(cf_span_new_handle), METH_FASTCALL,
+     "Return a context manager that may be left on another thread or task."},
     {NULL, NULL, 0, NULL},
 };
 

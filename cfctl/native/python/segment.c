@@ -4,7 +4,8 @@
 #include <string.h>
 
 #include "histogram.h"
-#include "process.h"
+#include "operation.h"
+#include "timeline.h"
 
 static PyObject *segment_configure(PyObject *module, PyObject *args) {
     (void)module;
@@ -147,11 +148,45 @@ static PyObject *histogram_bounds(PyObject *module, PyObject *argument) {
                          (unsigned long long)cf_histogram_width((uint32_t)bucket));
 }
 
+static PyObject *timeline_start(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    if (cf_timeline_start() != 0)
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static PyObject *count_folded(PyObject *module, PyObject *name) {
+    (void)module;
+    Py_ssize_t length;
+    const char *utf8 = PyUnicode_AsUTF8AndSize(name, &length);
+    if (!utf8)
+        return NULL;
+    int64_t id = length > CF_NAME_BYTES ? -1
+                                        : cf_process_instrument(&cf_kind_folded_labels, utf8,
+                                                                (uint32_t)length, NULL, 0);
+    struct cf_count *shard = id < 0 ? NULL : cf_process_payload(&cf_thread, (uint32_t)id);
+    if (shard)
+        cf_bump(&shard->count, 1);
+    Py_RETURN_NONE;
+}
+
+static PyObject *segment_pause(PyObject *module, PyObject *argument) {
+    (void)module;
+    int paused = PyObject_IsTrue(argument);
+    struct cf_segment_header *header = paused < 0 ? NULL : cf_process_header();
+    if (header)
+        cf_store_relaxed(&header->control, (uint32_t)(paused ? CF_CONTROL_PAUSED : 0));
+    return paused < 0 ? NULL : PyBool_FromLong(header != NULL);
+}
+
 static PyMethodDef segment_methods[] = {
     {"segment_configure", segment_configure, METH_VARARGS,
      "Say where the process's segment shall be."},
     {"segment_open", segment_open, METH_NOARGS, "Open the process's segment; (path, errno)."},
     {"segment_bytes", segment_bytes, METH_NOARGS, "Return a copy of the open segment."},
+    {"segment_pause", segment_pause, METH_O, "Pause instrumentation by name, or resume it."},
+    {"timeline_start", timeline_start, METH_NOARGS, "Keep each thread's recent samples."},
+    {"count_folded", count_folded, METH_O, "Count a label set that was folded."},
     {"histogram_merge", histogram_merge, METH_VARARGS, "Add one histogram to another."},
     {"histogram_quantiles", histogram_quantiles, METH_VARARGS, "Return values at quantiles."},
     {"histogram_bounds", histogram_bounds, METH_O, "Return a bucket's lowest value and width."},

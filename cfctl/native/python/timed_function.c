@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <structmember.h>
 
-#include "operation.h"
+#include "span.h"
 #include "tick.h"
 
 struct timed_object {
@@ -16,14 +16,26 @@ struct timed_object {
     uint32_t instrument;
 };
 
-static PyObject *timed_call(PyObject *callable, PyObject *const *args, size_t flagged_count,
-                            PyObject *names) {
-    struct timed_object *self = (struct timed_object *)callable;
-    /* A thread's first sample must not hold the making of its shard. */
-    (void)cf_process_payload(self->instrument);
+/* Recursion deeper than the span stack is timed all the same, as nobody's child. */
+static PyObject *call_unnested(struct timed_object *self, PyObject *const *args,
+                               size_t flagged_count, PyObject *names) {
+    (void)cf_process_payload(&cf_thread, self->instrument);
     uint64_t start_tick = cf_ticks();
     PyObject *result = PyObject_Vectorcall(self->function, args, flagged_count, names);
     cf_operation_record(self->instrument, start_tick, cf_ticks(), result == NULL);
+    return result;
+}
+
+static PyObject *timed_call(PyObject *callable, PyObject *const *args, size_t flagged_count,
+                            PyObject *names) {
+    struct timed_object *self = (struct timed_object *)callable;
+    struct cf_thread *thread = &cf_thread;
+    uint32_t instrument = self->instrument;
+    if (cf_unlikely(thread->depth == CF_SPAN_DEPTH))
+        return call_unnested(self, args, flagged_count, names);
+    cf_span_begin(thread, instrument);
+    PyObject *result = PyObject_Vectorcall(self->function, args, flagged_count, names);
+    cf_span_end(thread, instrument, cf_ticks(), result == NULL);
     return result;
 }
 
