@@ -7,13 +7,13 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Final
 
 from cfctl.errors import InputError
 from cfctl.records import Document, Judgement, JudgementLevel, Verdict
-from cfctl.units import parse_quantity, parse_ratio
+from cfctl.units import format_quantity, parse_quantity, parse_ratio
 
 # What counts as a regression without a --fail-above: judgement; runs in a guest differ by less.
 DEFAULT_LIMIT_RATIO: Final = 0.05
@@ -183,6 +183,10 @@ class Comparison(Document):
     reason: str
     hosts: Hosts | None
 
+    def with_remark(self, remark: str) -> Comparison:
+        """Return the same with a remark after its reason; "" adds none."""
+        return replace(self, reason=f"{self.reason}; {remark}") if remark else self
+
     def judgements(self) -> tuple[Judgement, ...]:
         """Return each change as a judgement; an inconclusive one counts as inconclusive."""
         return tuple(_judgement(self.kind, change) for change in self.changes)
@@ -255,8 +259,8 @@ def _limit(
                 f"{name} {metric} is in {unit or 'plain numbers'}.",
             )
         limit = max(threshold.ratio * abs(base), threshold.absolute)
-        both = f" and {threshold.absolute:g} {unit}".rstrip() if threshold.absolute else ""
-        return limit, f"{threshold.ratio:.3g} of the base{both}"
+        both = f" and {format_quantity(threshold.absolute, unit, digits=2)}" if threshold.absolute else ""
+        return limit, f"{format_quantity(threshold.ratio, 'ratio', digits=2)} of the base{both}"
     return DEFAULT_LIMIT_RATIO * abs(base), f"{DEFAULT_LIMIT_RATIO:.0%} of the base"
 
 

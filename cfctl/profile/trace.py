@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from cfctl.errors import InputError
+from cfctl.errors import UnobservableError
 from cfctl.profile.recording import record_of_segment
 from cfctl.profile.timeline import overwritten, timeline
 from cfctl.records import Document
@@ -45,20 +45,20 @@ class Trace(Document):
 def trace_of_file(path: Path) -> Trace:
     """Return the timeline in a segment's file.
 
-    Raises SegmentError, and InputError when there is no timeline or its clock's rate is not known.
+    Raises SegmentError, and UnobservableError when there is no timeline or its clock's rate is not known.
     """
     with open_segment(path) as fd:
         segment = parse_segment(read_all(fd, path))
         recording = record_of_segment(segment, liveness(fd, segment.header), local_clock())
     samples = timeline(segment)
     if not samples:
-        raise InputError(
+        raise UnobservableError(
             f"{path} holds no timeline.", "The program did not record one.",
             "Record one: cfctl profile run --timeline -- COMMAND, or Profiler.timeline().",
         )  # fmt: skip
     per_tick = recording.clock.rate.ns_per_tick
     if per_tick is None:
-        raise InputError(f"The times in {path} are not known.", recording.clock.rate.reason or "")
+        raise UnobservableError(f"The times in {path} are not known.", recording.clock.rate.reason or "")
     origin = min(sample.start_tick for sample in samples)
     spans = sorted(
         (

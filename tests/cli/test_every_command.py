@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,16 +22,28 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.host
 
+SAVED = str(Path(__file__).parents[1] / "golden" / "compare" / "calibration.json")
 # What a command needs to end soon; all others are run with --json alone.
 ARGUMENTS: dict[str, list[str]] = {
     "check": ["--window", "200ms"],
     "calibrate": ["--duration", "10ms"],
+    "compare": [SAVED, SAVED],
     "probe core-to-core": ["--samples", "20"],
     "probe cost": ["--samples", "20"],
     "probe jitter": ["--duration", "50ms"],
     "probe wakeup": ["--duration", "50ms"],
     "capture": ["-o", "host.tar.gz", "--interval", "50ms"],
     "profile save": ["-o", "saved.json"],
+    "profile compare": [
+        "--interleave",
+        f"{sys.executable} -c pass",
+        f"{sys.executable} -c pass",
+        "--rounds",
+        "1",
+    ],
+    "profile import": [str(Path(__file__).parent / "pyperf_result.json")],
+    "profile bench": ["--fast", "pass"],
+    "top": ["--interval", "1ms"],
     "profile run": ["--", sys.executable, "-c", "pass"],
 }
 

@@ -10,7 +10,9 @@ import typer
 
 from cfctl.cli.exit_codes import ExitCode
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, UnitOption, message
+from cfctl.cli.profile_commands.bench import bench
 from cfctl.cli.profile_commands.convert import import_
+from cfctl.cli.profile_commands.interleave import compare
 from cfctl.cli.profile_commands.report import (
     SortOption,
     TopOption,
@@ -19,6 +21,7 @@ from cfctl.cli.profile_commands.report import (
     say_nothing_recorded,
     select,
 )
+from cfctl.cli.profile_commands.system import system
 from cfctl.cli.profile_commands.timeline import timeline
 from cfctl.cli.typer_app import command_group
 from cfctl.errors import SegmentError, StateError
@@ -29,6 +32,9 @@ app = command_group("Operations of a program: counts, errors and latencies, live
 app.command()(report)
 app.command()(save)
 app.command()(timeline)
+app.command()(compare)
+app.command()(bench)
+app.command()(system)
 app.command("import")(import_)
 
 

@@ -150,15 +150,16 @@ def load(source: str | None) -> ProfileReport:
     return load_report(path) or build_report([record_of_file(path)])
 
 
-def with_host(found: ProfileReport) -> ProfileReport:
-    """Return the report with this host's fingerprint, if it was recorded in this boot."""
+def with_host(found: ProfileReport, here: bool = False) -> ProfileReport:
+    """Return the report with this host's fingerprint, if it was recorded `here` or in this boot."""
     import dataclasses
 
     from cfctl.host.fingerprint import fingerprint
     from cfctl.records import to_plain
     from cfctl.segment.tick_rate import boot_id
 
-    if found.host is not None or {clock.boot_id for clock in found.clocks} != {boot_id()}:
+    in_this_boot = {clock.boot_id for clock in found.clocks} == {boot_id()}
+    if found.host is not None or not (here or in_this_boot):
         return found
     return dataclasses.replace(found, host=to_plain(fingerprint()))
 

@@ -26,8 +26,10 @@ def source_names() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
-def import_report(path: Path, format: str | None = None) -> ProfileReport:
+def import_report(path: Path, format: str | None = None, shown_as: str | None = None) -> ProfileReport:
     """Return the report of another profiler's file, its format recognised unless it is named.
+
+    `shown_as` stands for the file in the report.
 
     Raises InputError when the file can not be read, is larger than 64 MiB, or is none of a known
     format.
@@ -43,7 +45,7 @@ def import_report(path: Path, format: str | None = None) -> ProfileReport:
                 recording: Recording = module.read(data)
             except SourceError as error:
                 raise InputError(f"{path} can not be imported.", f"It is no {name}: {error}.") from error
-            process = RecordedProcess(0, (str(path),), "imported", 0, "", 0, 0)
+            process = RecordedProcess(0, (shown_as or str(path),), "imported", 0, "", 0, 0)
             return build_report([dataclasses.replace(recording, processes=(process,))])
     raise InputError(
         f"{path} can not be imported.", "Its format is not recognised.", f"Known are: {', '.join(names)}."

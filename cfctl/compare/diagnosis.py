@@ -1,0 +1,106 @@
+"""Diagnoses compared: which checks changed their status, and what the measurements behind them did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from cfctl.compare.comparison import Change, Comparison, Direction, Figure, Threshold, comparison, judged
+from cfctl.compare.fields import Fields
+from cfctl.errors import InputError
+from cfctl.records import Severity, Verdict
+
+SCHEMAS: tuple[str, ...] = ("cfctl.diagnosis",)
+STATUS: Final = "status"
+_SIGMAS: Final = 3.0
+# Costs are known to a few ns from run to run on a shared machine: judgement.
+_COST_LIMIT = Threshold("*", 0.05, 5.0, "ns")
+# The rule of the check TSC_CPU_SKEW.
+_OFFSET_LIMIT = Threshold("offset_ns", 0.0, 100.0, "ns")
+_UNSEEN: Final = frozenset({"unobservable", "error"})
+_RANKS: Final = {str(severity): severity.rank + 1 for severity in Severity}
+
+
+def compare(
+    base: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], thresholds: Sequence[Threshold]
+) -> Comparison:
+    """Return each check's change of status, and those of the costs and offsets measured.
+
+    A status counts 0 for no issue and 1 to 4 for the severity of one; of several runs of a side the worst
+    counts. A new or graver issue is a regression whatever the thresholds.
+    """
+    old, young = ([Fields(document, "the result") for document in side] for side in (base, new))
+    before, after = _statuses(old), _statuses(young)
+    changes = [_status_change(name, before[name], after[name]) for name in before if name in after]
+    changes += _measured_changes(old, young, thresholds)
+    return comparison("diagnosis", changes)
+
+
+# A check's rank (None when it could not observe) and how its status reads.
+_Seen = tuple[int | None, str]
+
+
+def _statuses(documents: Sequence[Fields]) -> dict[str, _Seen]:
+    found: dict[str, _Seen] = {}
+    for document in documents:
+        for check in document.tables("checks"):
+            name, seen = check.text("id"), _seen(check)
+            if name not in found or (seen[0] or 0) > (found[name][0] or 0):
+                found[name] = seen
+    return found
+
+
+def _seen(check: Fields) -> _Seen:
+    status = check.text("status")
+    if status in _UNSEEN:
+        return None, status
+    if status != "issue":
+        return 0, status
+    severity = check.text("severity")
+    if severity not in _RANKS:
+        raise InputError("A diagnosis can not be compared.", f"'{severity}' is no severity.")
+    return _RANKS[severity], f"issue ({severity})"
+
+
+def _status_change(name: str, before: _Seen, after: _Seen) -> Change:
+    (base, was), (new, now) = before, after
+    reason = was if was == now else f"{was} -> {now}"
+    if base is None and new is None:
+        return Change(name, STATUS, "severity", None, None, None, None, Direction.SAME, Verdict.PASS, reason)
+    if base is None or new is None:
+        return Change(
+            name, STATUS, "severity", base, new, None, None, Direction.SAME, Verdict.INCONCLUSIVE, reason
+        )
+    difference = float(new - base)
+    direction = Direction.WORSE if new > base else Direction.BETTER if new < base else Direction.SAME
+    verdict = Verdict.FAIL if new > base else Verdict.PASS
+    return Change(
+        name, STATUS, "severity", base, new, difference, (difference, difference), direction, verdict, reason
+    )
+
+
+def _measured_changes(
+    old: Sequence[Fields], young: Sequence[Fields], thresholds: Sequence[Threshold]
+) -> Iterator[Change]:
+    base, new = ([_measured(document) for document in side] for side in (old, young))
+    rules = [*thresholds, _OFFSET_LIMIT, _COST_LIMIT]
+    for key in base[0]:
+        runs = [[run[key] for run in side if key in run] for side in (base, new)]
+        if len(runs[0]) == len(base) and len(runs[1]) == len(new):
+            yield judged(*key, "ns", Figure.pooled(runs[0]), Figure.pooled(runs[1]), rules)
+
+
+def _measured(document: Fields) -> Mapping[tuple[str, str], Figure]:
+    if not document.has("measurements"):
+        return {}
+    measurements = document.table("measurements")
+    found: dict[tuple[str, str], Figure] = {}
+    for name, _ in measurements.items("costs"):
+        figure = measurements.table("costs").measurement(name, _SIGMAS)
+        if figure.value is not None:
+            found[name, "cost"] = figure
+    if measurements.has("offsets"):
+        offsets = measurements.table("offsets")
+        offset = Figure.within(offsets.number("offset_ns"), offsets.number("bound_ns"))
+        found["CPU counters", "offset_ns"] = offset
+    return found
