@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ if SOURCE_IS_COMPLETE:
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile("fixed")
+
+# Where /dev/shm can not be used, the test process still has a directory for its one segment.
+SEGMENTS = tempfile.TemporaryDirectory(prefix="cfctl-tests-")
+os.environ["CFCTL_SEGMENT_DIR"] = SEGMENTS.name
 
 Cfctl = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -133,7 +133,11 @@ def run(arguments: list[str]) -> int:
             import traceback
 
             traceback.print_exc()
-        status = report_error(error if isinstance(error, CfctlError) else _as_cfctl_error(error))
+        if isinstance(error, OSError) and not streams.stdout_works():
+            # It was raised by what was printed; flush_stdout below says so, once.
+            status = ExitCode.OK
+        else:
+            status = report_error(error if isinstance(error, CfctlError) else _as_cfctl_error(error))
     return streams.flush_stdout(int(status))
 
 

@@ -62,6 +62,15 @@ def _locale_is_plain() -> bool:
     return chosen in {"C", "POSIX"}
 
 
+def stdout_works() -> bool:
+    """Return whether what stdout still holds can be written; an unbuffered one holds nothing and says yes."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
+
+
 def flush_stdout(status: int) -> int:
     """Flush stdout and return the exit code: `status`, or 3 when the output could not be written."""
     try:

@@ -114,7 +114,8 @@ def measure_jitter(
     """Return the gaps over `threshold_ns` that a busy loop sees on each CPU (None: all usable ones).
 
     `attribution` is "auto" (kernel tracepoints where allowed), "unprivileged" or "off". Each loop
-    takes its CPU whole for `duration_ns`. Ctrl-C ends the run early; what was measured is returned.
+    takes its CPU whole for `duration_ns`; letting go of the tracepoints takes the kernel about a
+    second more, a grace period for each. Ctrl-C ends the run early; what was measured is returned.
     Raises InputError for values that can not be used, UnobservableError when a policy, a PM QoS
     limit or a CPU is refused, CalibrationError when ticks can not be converted.
     """

@@ -212,9 +212,7 @@ def recheck_line(found: Recheck, shown_unit: str | None) -> str:
     )
     drift = found.drift_ppb
     shown_drift = (
-        f"drift {ppb(drift.value, drift.uncertainty, signed=True)}"
-        if drift.value is not None
-        else f"no drift ({drift.reason})"
+        f"drift {ppb(drift.value, drift.uncertainty, signed=True)}" if drift.value is not None else "drift -"
     )
     age = format_quantity(found.age_ns, "ns", digits=3)
     cause = f" ({found.cause})" if found.cause else ""

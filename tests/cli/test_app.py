@@ -150,9 +150,10 @@ def test_a_reader_that_leaves_is_no_error(cfctl: Cfctl) -> None:
 @pytest.mark.parametrize(
     "arguments", [["--version"], ["--help"], ["config", "show"], ["config", "show", "--json"]]
 )
-def test_a_full_stdout_exits_3_with_one_message(cfctl: Cfctl, arguments: list[str]) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_stdout_exits_3_with_one_message(cfctl: Cfctl, arguments: list[str], unbuffered: str) -> None:
     with open("/dev/full", "w") as full:
-        result = cfctl(*arguments, stdout=full, stderr=subprocess.PIPE)
+        result = cfctl(*arguments, env={"PYTHONUNBUFFERED": unbuffered}, stdout=full, stderr=subprocess.PIPE)
     assert result.returncode == 3
     assert result.stderr.count("cfctl: ") == 1
     assert "No space left on device" in result.stderr

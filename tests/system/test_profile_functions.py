@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -175,7 +176,7 @@ def test_the_program_sees_its_own_path_and_sitecustomize(
 
 
 @pytest.mark.parametrize("python", pythons())
-def test_without_one_of_its_own_the_program_has_no_sitecustomize(
+def test_without_one_of_its_own_the_program_sees_what_it_would_without_us(
     python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = (
@@ -185,10 +186,13 @@ def test_without_one_of_its_own_the_program_has_no_sitecustomize(
     (tmp_path / "script.py").write_text(code)
     path = str(tmp_path / "empty")
     monkeypatch.setenv("PYTHONPATH", path)
+    # Some distributions have one of the interpreter's.
+    plain = subprocess.run([python, str(tmp_path / "script.py")], capture_output=True, text=True).stdout
     ended, report = profile_run(
         [python, str(tmp_path / "script.py")], "__main__:f", report=tmp_path / "r.json"
     )
-    assert ended.stdout == f"False {path} False\n", ended.stderr
+    assert plain.endswith(f" {path} False\n")
+    assert ended.stdout == plain, ended.stderr
     assert counts(report) == {"__main__:f": 1}
     assert "Error in sitecustomize" not in ended.stderr
 

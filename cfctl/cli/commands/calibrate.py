@@ -162,6 +162,9 @@ def _watch(target: Output, wanted: dict[str, Any], method: str, compare: bool, i
             calibration = run(on_progress=show, **wanted)
         saved = calibration
         _save(report.save(_with_host(calibration)))
+        if calibration.independence == "none" and target.format == TEXT:
+            # Said once: every line shows "drift -" for this reason.
+            message(f"cfctl: no drift can be seen: {safe_text(calibration.independence_reason, 600)}.")
         # Beyond an hour a longer baseline is taken, when it is better; before that only by error.
         keeper = Keeper(calibration, MachineWork(wanted["duration_ns"], wanted["snap"]), 3600 * 10**9)
         while True:

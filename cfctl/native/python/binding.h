@@ -36,6 +36,10 @@ struct cf_module_state *cf_type_state(PyTypeObject *type);
 /* Makes a heap type, adds it to the module and returns a new reference; NULL with an exception. */
 PyTypeObject *cf_add_type(PyObject *module, PyType_Spec *spec);
 
+/* Frees an instance that Python's garbage collector does not track, and its reference to its heap
+ * type. */
+void cf_free_instance(PyObject *self);
+
 /* Returns the instrument id of an Operation object; -1 with TypeError for anything else. */
 int64_t cf_operation_id(struct cf_module_state *state, PyObject *operation);
 

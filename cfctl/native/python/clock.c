@@ -216,12 +216,6 @@ static PyMethodDef clock_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-void cf_free_instance(PyObject *self) {
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_Free(self);
-    Py_DECREF(type);
-}
-
 static int clock_add(PyObject *module) {
     return cf_add_pair_sampler(module) < 0 || cf_add_stamp_ring(module) < 0 ? -1 : 0;
 }

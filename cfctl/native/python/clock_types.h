@@ -7,8 +7,4 @@
 int cf_add_pair_sampler(PyObject *module);
 int cf_add_stamp_ring(PyObject *module);
 
-/* Frees an instance that Python's garbage collector does not track, and its reference to its heap
- * type. */
-void cf_free_instance(PyObject *self);
-
 #endif

@@ -29,6 +29,12 @@ PyTypeObject *cf_add_type(PyObject *module, PyType_Spec *spec) {
     return (PyTypeObject *)type;
 }
 
+void cf_free_instance(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
 static int module_exec(PyObject *module) {
     cf_tick_select();
     struct cf_module_state *state = PyModule_GetState(module);
