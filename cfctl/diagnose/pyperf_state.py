@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from cfctl.diagnose.record import Diagnosis, Status
 from cfctl.errors import UnobservableError
-from cfctl.host.fingerprint import Fingerprint
 from cfctl.records import Document, to_plain
+
+if TYPE_CHECKING:
+    from cfctl.host.fingerprint import Fingerprint
 
 _TIMEOUT_S: Final = 60
 _SECTIONS: Final = {
