@@ -143,6 +143,15 @@ def histogram_quantiles(histogram: bytes | bytearray | memoryview, quantiles: Se
 def histogram_bounds(bucket: int) -> tuple[int, int]:
     """Return the (lowest value, number of values) of a bucket; ValueError beyond the last."""
 
+def histogram_sparse(histogram: bytes | bytearray | memoryview) -> tuple[tuple[int, int], ...]:
+    """Return the filled buckets as (bucket, samples); about 3 us and 30 ns for each of them."""
+
+def sparse_moments(buckets: tuple[tuple[int, int], ...], /) -> tuple[float, float, float]:
+    """Return (least sum, most sum, sum of squared distances from the mean) of filled buckets, in ticks.
+
+    The first two bound the sum of the samples, the last is of the buckets' middles.
+    """
+
 # Operations
 
 class Operation:

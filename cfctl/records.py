@@ -89,12 +89,14 @@ class Document:
     """The base of every result that is saved or printed as JSON.
 
     A subclass sets SCHEMA and VERSION; within a version fields are only added. ROWS names the field
-    whose records are the rows of a table, for formats that hold nothing else (CSV, Markdown).
+    whose records are the rows of a table, for formats that hold nothing else (CSV, Markdown);
+    ROWS_WITHOUT the fields of a row that no table can hold.
     """
 
     SCHEMA: ClassVar[str]
     VERSION: ClassVar[int]
     ROWS: ClassVar[str | None] = None
+    ROWS_WITHOUT: ClassVar[frozenset[str]] = frozenset()
 
     def judgements(self) -> tuple[Judgement, ...] | None:
         """Return what the document judges, None when it judges nothing."""

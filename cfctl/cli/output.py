@@ -105,12 +105,17 @@ class Output:
         result can not be written.
         """
         if self.format == TEXT:
-            self._write(self._rendered(document, render))
+            self._write(self.rendered(document, render))
             return
         data = import_module(f"cfctl.export.{self.format}").export(document)
         self._write(data.encode() if isinstance(data, str) else data)
 
-    def _rendered(self, document: Document, render: Callable[[Any, Console, str | None], None]) -> bytes:
+    def write_text(self, text: str) -> None:
+        """Write text that stands for itself; errors as `emit`."""
+        self._write(text.encode(errors="replace"))
+
+    def rendered(self, document: Document, render: Callable[[Any, Console, str | None], None]) -> bytes:
+        """Return the document as the text that `emit` would write."""
         # Rendered whole before the first byte leaves: a pipe that breaks is then one write that fails.
         stream = self._standard_stream() if self.path is None else None
         encoding = stream.encoding if stream else "utf-8"

@@ -209,8 +209,11 @@ def judged(
     new: Figure,
     thresholds: Sequence[Threshold] = (),
     good: Good = Good.LOWER,
+    interval: tuple[float, float] | None = None,
 ) -> Change:
     """Return the change of one figure and its verdict; raises InputError for a threshold in another unit.
+
+    `interval` is that of the difference, where it is known better than both sides' give it.
 
     fail and pass need the whole interval of the worsening on one side of the limit, which is the
     larger of the threshold's ratio of the base and its absolute difference (5 % without a threshold).
@@ -225,16 +228,17 @@ def judged(
         )  # fmt: skip
     difference = new.value - base.value
     limit, rule = _limit(name, metric, unit, base.value, thresholds)
-    if base.interval is None or new.interval is None:
+    if interval is None and base.interval is not None and new.interval is not None:
+        # Independent errors of both sides add in quadrature.
+        down = math.hypot(new.value - new.interval[0], base.interval[1] - base.value)
+        up = math.hypot(new.interval[1] - new.value, base.value - base.interval[0])
+        interval = (difference - down, difference + up)
+    if interval is None:
         reason = f"the noise is not known: {base.reason or new.reason or 'no spread is stored'}"
         return Change(
             name, metric, unit, base.value, new.value, difference, None,
             Direction.SAME, Verdict.INCONCLUSIVE, reason,
         )  # fmt: skip
-    # Independent errors of both sides add in quadrature.
-    down = math.hypot(new.value - new.interval[0], base.interval[1] - base.value)
-    up = math.hypot(new.interval[1] - new.value, base.value - base.interval[0])
-    interval = (difference - down, difference + up)
     worse = _worsening(interval, good)
     verdict, reason = _verdict(worse, limit, rule)
     return Change(

@@ -18,7 +18,11 @@ def table(document: Document) -> tuple[list[str], list[list[Any]]]:
     """Return the names of the columns and the rows; raises InputError for a document without rows."""
     if document.ROWS is None:
         raise InputError(f"{document.SCHEMA} is no table.", "It has no rows.", "Use --format json.")
-    rows = [_flat(row) for row in to_plain(document)[document.ROWS]]
+    left_out = document.ROWS_WITHOUT
+    rows = [
+        _flat({name: item for name, item in row.items() if name not in left_out})
+        for row in to_plain(document)[document.ROWS]
+    ]
     names = list(dict.fromkeys(name for row in rows for name in row))
     # A record that is absent in one row and has columns in another needs none of its own.
     names = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # A sample can end before its segment is opened, as its thread opens it to store the sample: more
 # ticks than that takes (several seconds), at any rate a counter runs.
 _OPENING_TICKS: Final = 1 << 34
+_ROUNDING: Final = 1e-12
 # Ten years at 3.6 GHz.
 _LIFETIME_TICKS: Final = 1 << 60
 
@@ -26,9 +27,9 @@ def contradictions(tally: Tally, entry: Entry, live: bool) -> Iterator[str]:
     """Yield what can not be true of the counters of one entry, a clause each."""
     on_their_way = entry.live_shards
     counted = tally.in_range + tally.out_of_range
-    if tally.errors > max(counted, tally.count):
+    if tally.errors is not None and tally.errors > max(counted, tally.count):
         yield f"{tally.errors} errors in {counted} samples"
-    if tally.threads > counted + entry.shards:
+    if tally.threads is not None and tally.threads > counted + entry.shards:
         yield f"{tally.threads} threads for {counted} samples"
     if live:
         # The count is copied before the buckets, so it is behind them, by what was recorded while
@@ -43,13 +44,13 @@ def contradictions(tally: Tally, entry: Entry, live: bool) -> Iterator[str]:
 
 
 def _impossible_times(tally: Tally, on_their_way: int) -> Iterator[str]:
-    bounds = [(*bucket_bounds(bucket), samples) for bucket, samples in tally.buckets]
-    least = sum(low * samples for low, _, samples in bounds)
-    most = sum(high * samples for _, high, samples in bounds)
-    lowest, highest = bounds[0], bounds[-1]
+    least, most = tally.least_and_most()
+    # Beyond 2^53 ticks (a month) the sums are rounded.
+    least, most = least * (1 - _ROUNDING), most * (1 + _ROUNDING)
+    lowest, highest = bucket_bounds(tally.buckets[0][0]), bucket_bounds(tally.buckets[-1][0])
     unsummed = on_their_way * highest[1]
     if tally.sum_ticks < least - unsummed or (not tally.out_of_range and tally.sum_ticks > most):
-        yield f"a sum of {tally.sum_ticks} ticks where the histogram holds {least} to {most}"
+        yield f"a sum of {tally.sum_ticks} ticks where the histogram holds {least:.0f} to {most:.0f}"
     if tally.min_ticks is None or tally.max_ticks is None or tally.min_ticks > tally.max_ticks:
         yield f"a minimum of {tally.min_ticks} and a maximum of {tally.max_ticks} ticks"
         return

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from cfctl.errors import InputError
 from cfctl.profile.statistics import OperationStatistics, TimeScale, operation_statistics
@@ -55,11 +57,15 @@ class ProfileReport(Document):
     """Statistics of every operation of some processes.
 
     `other_kinds` counts entries of instruments that are no operations. `problems` name what of the
-    segments was torn, truncated or contradictory: the rest is whole.
+    segments was torn, truncated or contradictory: the rest is whole. `recorded_operations` counts
+    also those that a selection left out of `operations`. `host` is that of the recording, None
+    where it is not known.
     """
 
     SCHEMA: ClassVar[str] = "cfctl.profile"
     VERSION: ClassVar[int] = 1
+    ROWS: ClassVar[str | None] = "operations"
+    ROWS_WITHOUT: ClassVar[frozenset[str]] = frozenset({"ticks"})
     total_samples: int
     operations: tuple[OperationStatistics, ...]
     samples_lost: int
@@ -68,6 +74,8 @@ class ProfileReport(Document):
     clocks: tuple[ReportClock, ...]
     other_kinds: dict[str, int]
     problems: tuple[str, ...]
+    recorded_operations: int
+    host: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,7 @@ class Recording:
     processes: tuple[RecordedProcess, ...]
     other_kinds: dict[str, int] = dataclasses.field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    host: dict[str, Any] | None = None
 
 
 def build_report(recordings: Sequence[Recording]) -> ProfileReport:
@@ -97,6 +106,7 @@ def build_report(recordings: Sequence[Recording]) -> ProfileReport:
         for index, key in enumerate(clocks)
         for tally in merge(tallies[key])
     ]
+    operations = _with_shares(operations)
     processes = tuple(process for recording in recordings for process in recording.processes)
     other_kinds: dict[str, int] = {}
     for recording in recordings:
@@ -111,7 +121,28 @@ def build_report(recordings: Sequence[Recording]) -> ProfileReport:
         clocks=tuple(clocks.values()),
         other_kinds=other_kinds,
         problems=tuple(problem for recording in recordings for problem in recording.problems),
+        recorded_operations=len(operations),
+        host=_common_host(recordings),
     )
+
+
+def _common_host(recordings: Sequence[Recording]) -> dict[str, Any] | None:
+    """Return the host of all recordings, None when they are of several or it is not known."""
+    hosts = [recording.host for recording in recordings]
+    return hosts[0] if hosts and all(host == hosts[0] for host in hosts) else None
+
+
+def _with_shares(operations: Sequence[OperationStatistics]) -> list[OperationStatistics]:
+    """Return the operations with their shares, which totals in different units do not have."""
+    whole = math.fsum(operation.total.value or 0.0 for operation in operations)
+    if not whole or len({operation.total.unit for operation in operations}) > 1:
+        return list(operations)
+    return [
+        dataclasses.replace(
+            operation, share=None if operation.total.value is None else operation.total.value / whole
+        )
+        for operation in operations
+    ]
 
 
 def _better_clock(known: ReportClock | None, other: ReportClock) -> ReportClock:
@@ -133,8 +164,13 @@ _VALUES: Final[dict[str, Callable[[OperationStatistics], float | None]]] = {
     "p90": lambda operation: operation.p90.value,
     "p99": lambda operation: operation.p99.value,
     "p99.9": lambda operation: operation.p99_9.value,
+    "p99.99": lambda operation: operation.p99_99.value,
     "max": lambda operation: operation.max.value,
     "total": lambda operation: operation.total.value,
+    "share": lambda operation: operation.share,
+    "first-seen": lambda operation: operation.first_unix_ns,
+    "last-seen": lambda operation: operation.last_unix_ns,
+    "threads": lambda operation: operation.threads,
 }
 SORT_KEYS: Final = ("name", *_VALUES)
 
@@ -158,7 +194,18 @@ def sort_operations(operations: Iterable[OperationStatistics], by: str = "mean")
     return sorted(named, key=largest_first)
 
 
-def selected(report: ProfileReport, sort: str = "mean", top: int | None = None) -> ProfileReport:
-    """Return the report with its operations sorted, and only the first `top` of them."""
-    operations = sort_operations(report.operations, sort)
+def selected(
+    report: ProfileReport, sort: str = "mean", top: int | None = None, patterns: Sequence[str] = ()
+) -> ProfileReport:
+    """Return the report with its operations sorted, and only the first `top` of them.
+
+    With `patterns` (fnmatch) only operations whose name matches one of them; all totals and shares
+    stay those of the whole recording.
+    """
+    found = [
+        operation
+        for operation in report.operations
+        if not patterns or any(fnmatchcase(operation.name, pattern) for pattern in patterns)
+    ]
+    operations = sort_operations(found, sort)
     return dataclasses.replace(report, operations=tuple(operations[:top]))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from cfctl.errors import InputError
 from cfctl.profile.report import ProfileReport, RecordedProcess, Recording, ReportClock, build_report
@@ -16,6 +17,7 @@ MAX_REPORT_BYTES: Final = 256 << 20
 # Sums of many threads' and processes' counters may pass 64 bits; nothing real passes this.
 _COUNT_MAX: Final = U64_MAX << 32
 _TEXT_MAX: Final = 4096
+_OBJECT_MAX: Final = 64
 
 _T = TypeVar("_T")
 
@@ -35,8 +37,16 @@ def load_report(path: Path) -> ProfileReport | None:
         # What stands in the way of reading it is told by the reader of segments.
         return None
     if len(data) > MAX_REPORT_BYTES:
-        raise _not_a_report(path, f"It holds more than {MAX_REPORT_BYTES >> 20} MiB.")
+        raise _not_a_report(str(path), f"It holds more than {MAX_REPORT_BYTES >> 20} MiB.")
     return build_report(load_recordings(path, data))
+
+
+def recordings_of(document: object, name: str = "the document") -> list[Recording]:
+    """Return what a saved report, read from JSON, brings to another; raises InputError."""
+    try:
+        return _recordings(_Table(document, "the report"))
+    except _WrongError as error:
+        raise _not_a_report(name, f"{error}.") from None
 
 
 def load_recordings(path: Path, data: bytes) -> list[Recording]:
@@ -44,16 +54,15 @@ def load_recordings(path: Path, data: bytes) -> list[Recording]:
     import json
 
     try:
-        document = json.loads(data)
-        return _recordings(_Table(document, "the report"))
+        return recordings_of(json.loads(data), str(path))
     except RecursionError:
-        raise _not_a_report(path, "It is nested too deeply.") from None
-    except (ValueError, _WrongError) as error:
-        raise _not_a_report(path, f"{error}.") from None
+        raise _not_a_report(str(path), "It is nested too deeply.") from None
+    except ValueError as error:
+        raise _not_a_report(str(path), f"{error}.") from None
 
 
-def _not_a_report(path: Path, why: str) -> InputError:
-    return InputError(f"{path} is no saved profile.", why, "Name a file that `cfctl profile save` wrote.")
+def _not_a_report(name: str, why: str) -> InputError:
+    return InputError(f"{name} is no saved profile.", why, "Name a file that `cfctl profile save` wrote.")
 
 
 class _WrongError(Exception):
@@ -92,6 +101,20 @@ class _Table:
     def optional_text(self, key: str) -> str:
         value = self._take(key, lambda v: v is None or _is_text(v), "null or a text")
         return value or ""
+
+    def optional_object(self, key: str) -> dict[str, Any] | None:
+        """Return a small object of texts and numbers, None when there is none."""
+
+        def is_flat(value: Any) -> bool:
+            return value is None or (
+                isinstance(value, dict)
+                and len(value) <= _OBJECT_MAX
+                and all(v is None or isinstance(v, int) or _is_text(v) for v in value.values())
+            )
+
+        return cast(
+            "dict[str, Any] | None", self._take(key, is_flat, "null or an object of texts and numbers")
+        )
 
     def texts(self, key: str) -> tuple[str, ...]:
         return tuple(
@@ -144,7 +167,7 @@ def _recordings(report: _Table) -> list[Recording]:
         raise _WrongError("an operation names a clock that is not there")
     for _, tally in operations:
         # Of a program that runs, the count may be read before and the rest after some samples.
-        if tally.errors > max(tally.count, tally.in_range + tally.out_of_range) and not report.texts(
+        if (tally.errors or 0) > max(tally.count, tally.in_range + tally.out_of_range) and not report.texts(
             "problems"
         ):
             raise _WrongError(f"'{tally.name}' has more errors than samples")
@@ -161,7 +184,8 @@ def _recordings(report: _Table) -> list[Recording]:
             dict(report.counts("other_kinds")),
             report.texts("problems"),
         )
-    return recordings
+    host = report.optional_object("host")
+    return [dataclasses.replace(recording, host=host) for recording in recordings]
 
 
 def _clock(table: _Table) -> ReportClock:
@@ -199,8 +223,8 @@ def _tally(table: _Table) -> Tally:
         raise _WrongError("the times of an operation are in an unknown unit")
     return Tally(
         table.text("name"), table.pairs("labels", _is_text, "a list of pairs of texts"), table.integer("count"),
-        table.integer("errors"), ticks.integer("sum"), table.integer("out_of_range"), table.integer("threads"),
+        table.optional_integer("errors", _COUNT_MAX), ticks.integer("sum"), table.integer("out_of_range"),
+        table.optional_integer("threads", _COUNT_MAX),
         buckets, ticks.optional_integer("min"), ticks.optional_integer("max"), ticks.optional_integer("first"),
-        ticks.optional_integer("last"),
-        child_sum_ticks=ticks.optional_integer("child_sum") or 0, unit=unit,
+        ticks.optional_integer("last"), ticks.optional_integer("child_sum") or 0, unit, table.optional_text("gap"),
     )  # fmt: skip

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from cfctl.profile.tally import Tally
 
 # A percentile q needs 10 / (1 - q) samples: with fewer, less than ten lie beyond it.
-PERCENTILES: Final = {"p50": (0.5, 20), "p90": (0.9, 100), "p99": (0.99, 1_000), "p99_9": (0.999, 10_000)}
+PERCENTILES: Final = {
+    "p50": (0.5, 20), "p90": (0.9, 100), "p99": (0.99, 1_000), "p99_9": (0.999, 10_000), "p99_99": (0.9999, 100_000),
+}  # fmt: skip
 LOW_N: Final = "low n"
 # Spans shorter than this many timer floors are mostly the timer.
 FLOOR_MULTIPLE: Final = 5
@@ -48,13 +50,15 @@ class OperationStatistics:
 
     `rate` is over the time from the first sample's end to the last one's. `clock` is the index of
     the report's clock that `ticks` are of. `near_timer_floor` says that a typical sample is shorter
-    than five readings of the timer; None where the floor is not known.
+    than five readings of the timer; None where the floor is not known. `share` is of the totals of
+    all operations of the report, also of those that ran inside of others. `errors` and `threads`
+    are None where `gap` says that the source of the numbers does not keep them.
     """
 
     name: str
     labels: tuple[tuple[str, str], ...]
     count: int
-    errors: int
+    errors: int | None
     error_ratio: float | None
     rate: Measurement
     min: Measurement
@@ -64,15 +68,18 @@ class OperationStatistics:
     p90: Measurement
     p99: Measurement
     p99_9: Measurement
+    p99_99: Measurement
     max: Measurement
     total: Measurement
     out_of_range: int
-    threads: int
+    threads: int | None
     first_unix_ns: int | None
     last_unix_ns: int | None
     near_timer_floor: bool | None
     clock: int
     ticks: TickCounters
+    share: float | None = None
+    gap: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,7 @@ _AS_GIVEN: Final = TimeScale(TickRate(1.0, 0.0, "given in nanoseconds"), 0, 0, N
 def operation_statistics(tally: Tally, scale: TimeScale, clock: int = 0) -> OperationStatistics:
     """Return the statistics of a tally on a time scale."""
     make = _Maker(tally, scale)
-    percentiles = {name: make.percentile(q, needed) for name, (q, needed) in PERCENTILES.items()}
+    p50, p90, p99, p99_9, p99_99 = (make.percentile(q, needed) for q, needed in PERCENTILES.values())
     mean = make.mean()
     return OperationStatistics(
         name=tally.name,
@@ -123,18 +130,23 @@ def operation_statistics(tally: Tally, scale: TimeScale, clock: int = 0) -> Oper
         count=tally.count,
         errors=tally.errors,
         # While the program runs the errors may be read a few samples after the count.
-        error_ratio=min(1.0, tally.errors / tally.count) if tally.count else None,
+        error_ratio=_ratio(tally.errors, tally.count),
         rate=make.rate(),
         min=make.exact(tally.min_ticks),
         mean=mean,
         stddev=make.stddev(),
+        p50=p50,
+        p90=p90,
+        p99=p99,
+        p99_9=p99_9,
+        p99_99=p99_99,
         max=make.exact(tally.max_ticks),
         total=make.total(),
         out_of_range=tally.out_of_range,
         threads=tally.threads,
         first_unix_ns=scale.unix_ns(tally.first_tick),
         last_unix_ns=scale.unix_ns(tally.last_tick),
-        near_timer_floor=make.near_floor(percentiles["p50"], mean),
+        near_timer_floor=make.near_floor(p50, mean),
         clock=clock,
         ticks=TickCounters(
             tally.sum_ticks,
@@ -146,8 +158,12 @@ def operation_statistics(tally: Tally, scale: TimeScale, clock: int = 0) -> Oper
             tally.child_sum_ticks,
             tally.unit,
         ),
-        **percentiles,
+        gap=tally.gap or None,
     )
+
+
+def _ratio(part: int | None, whole: int) -> float | None:
+    return min(1.0, part / whole) if part is not None and whole else None
 
 
 class _Maker:
@@ -173,7 +189,7 @@ class _Maker:
 
     def exact(self, ticks: int | None) -> Measurement:
         if ticks is None:
-            return self._missing("no samples")
+            return self._missing(self._tally.gap or "no samples")
         return self._measurement(ticks, self._resolution_ticks, _EXACT_METHOD)
 
     def total(self) -> Measurement:
@@ -190,6 +206,8 @@ class _Maker:
         return self._measurement(mean, self._resolution_ticks, _EXACT_METHOD)
 
     def stddev(self) -> Measurement:
+        if self._tally.gap and not self._tally.buckets:
+            return self._missing(self._tally.gap)
         if self._tally.out_of_range:
             return self._missing("samples beyond the histogram's range")
         stddev = self._tally.stddev_ticks()
@@ -198,6 +216,8 @@ class _Maker:
         return self._measurement(stddev, max(self._resolution_ticks, stddev / 256), _HISTOGRAM_METHOD)
 
     def percentile(self, quantile: float, needed: int) -> Measurement:
+        if self._tally.gap and not self._tally.buckets:
+            return self._missing(self._tally.gap)
         if self._tally.count < needed:
             return self._missing(LOW_N)
         found = self._tally.value_at(quantile)
@@ -210,7 +230,7 @@ class _Maker:
         if per_tick_ns is None:
             return Measurement.missing("1/s", "the clock's rate is not known")
         if tally.count < 2 or tally.first_tick is None or tally.last_tick is None:
-            return Measurement.missing("1/s", LOW_N)
+            return Measurement.missing("1/s", tally.gap or LOW_N)
         elapsed_s = (tally.last_tick - tally.first_tick) * per_tick_ns * 1e-9
         if elapsed_s <= 0:
             return Measurement.missing("1/s", "all samples end at one tick")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -33,15 +36,16 @@ class Tally:
     inside of this operation's, so that the sum less it is the time spent in the operation itself.
     `buckets` are (bucket, samples) ascending, without empty ones; samples of 2**40 ticks and more
     are in all fields but the buckets. The two extremes and the two ticks are None without a sample.
+    What the source of the numbers does not keep at all is None too (errors, threads), and `gap` says why.
     """
 
     name: str
     labels: Labels
     count: int
-    errors: int
+    errors: int | None
     sum_ticks: int
     out_of_range: int
-    threads: int
+    threads: int | None
     buckets: tuple[tuple[int, int], ...]
     min_ticks: int | None
     max_ticks: int | None
@@ -49,11 +53,16 @@ class Tally:
     last_tick: int | None
     child_sum_ticks: int = 0
     unit: str = TICKS
+    gap: str = ""
 
     @cached_property
     def in_range(self) -> int:
         """Return the number of samples in the buckets."""
-        return sum(samples for _, samples in self.buckets)
+        return self._cumulative[-1] if self.buckets else 0
+
+    @cached_property
+    def _cumulative(self) -> list[int]:
+        return list(itertools.accumulate(map(operator.itemgetter(1), self.buckets)))
 
     def value_at(self, quantile: float) -> tuple[float, float] | None:
         """Return (value, half width of its bucket) at a quantile, in ticks.
@@ -62,21 +71,22 @@ class Tally:
         None when the rank falls on one of those, or there is no sample.
         """
         rank = max(1, math.ceil(quantile * (self.in_range + self.out_of_range)))
-        seen = 0
-        for bucket, samples in self.buckets:
-            seen += samples
-            if seen >= rank:
-                return _middle(bucket)
-        return None
+        index = bisect.bisect_left(self._cumulative, rank)
+        return _middle(self.buckets[index][0]) if index < len(self.buckets) else None
 
     def stddev_ticks(self) -> float | None:
         """Return the sample standard deviation of the buckets' middles, None below two samples."""
         if self.in_range < 2:
             return None
-        values = [(_middle(bucket)[0], samples) for bucket, samples in self.buckets]
-        mean = math.fsum(value * samples for value, samples in values) / self.in_range
-        squares = math.fsum((value - mean) ** 2 * samples for value, samples in values)
-        return math.sqrt(squares / (self.in_range - 1))
+        return math.sqrt(self._moments[2] / (self.in_range - 1))
+
+    def least_and_most(self) -> tuple[float, float]:
+        """Return the (least, most) that the samples in the buckets can add up to, to 15 digits."""
+        return self._moments[:2]
+
+    @cached_property
+    def _moments(self) -> tuple[float, float, float]:
+        return _native.sparse_moments(self.buckets)
 
 
 @cache
@@ -85,17 +95,11 @@ def _middle(bucket: int) -> tuple[float, float]:
     return lowest + (width - 1) / 2, (width - 1) / 2
 
 
+@cache
 def bucket_bounds(bucket: int) -> tuple[int, int]:
     """Return the (lowest, highest) value of a bucket."""
     lowest, width = _native.histogram_bounds(bucket)
     return lowest, lowest + width - 1
-
-
-def sparse(histogram: bytes) -> tuple[tuple[int, int], ...]:
-    """Return a dense histogram (native uint64 buckets) as (bucket, samples), without empty ones."""
-    return tuple(
-        (bucket, samples) for bucket, samples in enumerate(memoryview(histogram).cast("Q")) if samples
-    )
 
 
 def tally_of(entry: Entry) -> Tally | None:
@@ -121,7 +125,8 @@ def tally_of(entry: Entry) -> Tally | None:
     count = number("count")
     return Tally(
         entry.name, entry.labels, count, number("errors"), number("sum"), number("out_of_range"),
-        entry.threads, sparse(histogram), seen("min"), seen("max"), seen("first_tick"), seen("last_tick"),
+        entry.threads, _native.histogram_sparse(histogram), seen("min"), seen("max"), seen("first_tick"),
+        seen("last_tick"),
         # Absent from segments of format version 1.
         number("child_sum"), unit,
     )  # fmt: skip
@@ -144,12 +149,22 @@ def _merged(group: Sequence[Tally]) -> Tally:
         for bucket, samples in tally.buckets:
             buckets[bucket] = buckets.get(bucket, 0) + samples
     return Tally(
-        group[0].name, group[0].labels, sum(t.count for t in group), sum(t.errors for t in group),
-        sum(t.sum_ticks for t in group), sum(t.out_of_range for t in group), sum(t.threads for t in group),
+        group[0].name, group[0].labels, sum(t.count for t in group), _total(t.errors for t in group),
+        sum(t.sum_ticks for t in group), sum(t.out_of_range for t in group), _total(t.threads for t in group),
         tuple(sorted(buckets.items())),
         min((t.min_ticks for t in group if t.min_ticks is not None), default=None),
         max((t.max_ticks for t in group if t.max_ticks is not None), default=None),
         min((t.first_tick for t in group if t.first_tick is not None), default=None),
         max((t.last_tick for t in group if t.last_tick is not None), default=None),
-        sum(t.child_sum_ticks for t in group), group[0].unit,
+        sum(t.child_sum_ticks for t in group), group[0].unit, next((t.gap for t in group if t.gap), ""),
     )  # fmt: skip
+
+
+def _total(parts: Iterable[int | None]) -> int | None:
+    """Return the sum, None when a part is not known."""
+    total = 0
+    for part in parts:
+        if part is None:
+            return None
+        total += part
+    return total

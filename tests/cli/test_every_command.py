@@ -36,6 +36,16 @@ ARGUMENTS: dict[str, list[str]] = {
     "probe wakeup": ["--duration", "50ms"],
     "capture": ["-o", "host.tar.gz", "--interval", "50ms", "--duration", "100ms"],
     "profile save": ["-o", "saved.json"],
+    "profile compare": [
+        "--interleave",
+        f"{sys.executable} -c pass",
+        f"{sys.executable} -c pass",
+        "--rounds",
+        "1",
+    ],
+    "profile import": [str(Path(__file__).parent / "pyperf_result.json")],
+    "profile bench": ["--fast", "pass"],
+    "top": ["--interval", "1ms"],
     "profile run": ["--", sys.executable, "-c", "pass"],
 }
 

@@ -60,6 +60,7 @@ def read(data: bytes, clock: LocalClock) -> ProfileReport | None:
 def assert_possible_or_named(report: ProfileReport) -> None:
     for operation in report.operations:
         assert operation.count >= 0
+        assert operation.errors is not None
         assert operation.errors >= 0
     if report.problems:
         return
@@ -67,6 +68,8 @@ def assert_possible_or_named(report: ProfileReport) -> None:
     assert report.total_samples <= 2 * (SAMPLES + 2)
     assert report.samples_lost <= 1 << 56
     for operation in report.operations:
+        assert operation.errors is not None
+        assert operation.threads is not None
         assert operation.errors <= operation.count + 1
         assert operation.threads <= operation.count + 2
         if operation.min.value is not None and operation.max.value is not None:

@@ -497,6 +497,7 @@ def test_threads_share_an_operation_and_lose_no_sample(profiler: Profiler) -> No
         thread.join()
     found = recorded(profiler, "eight threads")
     assert found.count == 8000
+    assert found.threads is not None
     assert 1 <= found.threads <= 8
 
 

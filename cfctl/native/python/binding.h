@@ -21,6 +21,7 @@ extern const struct cf_binding_topic cf_topic_timed_function;
 extern const struct cf_binding_topic cf_topic_monitor;
 extern const struct cf_binding_topic cf_topic_probe;
 extern const struct cf_binding_topic cf_topic_perf;
+extern const struct cf_binding_topic cf_topic_sparse;
 
 /* Types and objects that more than one topic needs; one per module, so per interpreter. */
 struct cf_module_state {
