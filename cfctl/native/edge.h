@@ -17,8 +17,8 @@ struct cf_edge {
 
 extern const struct cf_kind cf_kind_edge;
 
-/* Adds a child's sample to the edge from its parent, both instruments of operations. About 2 ns
- * once the thread knows the edge. */
+/* Adds a child's sample to the edge from its parent, both instruments of operations.
+ * Without a lock once the thread knows the edge. */
 void cf_edge_add(struct cf_thread *thread, uint32_t parent, uint32_t child, uint64_t ticks);
 
 #endif

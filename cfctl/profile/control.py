@@ -2,7 +2,7 @@
 
 The segment's header holds one control word. The callbacks that time functions by name look at it
 with one load per call; nothing is sent to the program, and no signal is used. While it is paused
-a call costs its callback still, some 20 ns, and is not recorded; calls that began before the pause
+a call costs its callback still and is not recorded; calls that began before the pause
 are recorded when they end. What a program times by itself (cfctl.Profiler) goes on.
 """
 

@@ -69,7 +69,7 @@ def summary_line(report: ProfileReport) -> str:
 
 def _losses(report: ProfileReport) -> Iterator[str]:
     if report.samples_lost:
-        yield f"Samples lost: {report.samples_lost} (no shard, or more than 256 nested blocks)"
+        yield f"Samples lost: {report.samples_lost} (no shard, or more than 1024 nested blocks)"
     if report.shards_refused:
         yield (
             f"Shards refused: {report.shards_refused} "
