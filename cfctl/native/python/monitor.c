@@ -484,7 +484,7 @@ static PyType_Spec monitor_spec = {
 
 static int monitor_add(PyObject *module) {
     PyTypeObject *type = cf_add_type(module, &monitor_spec);
-    Py_XDECREF(type);
+    Py_XDECREF((PyObject *)type);
     return type ? 0 : -1;
 }
 

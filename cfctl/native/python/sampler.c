@@ -173,6 +173,6 @@ static PyType_Spec sampler_spec = {
 
 int cf_add_pair_sampler(PyObject *module) {
     PyTypeObject *type = cf_add_type(module, &sampler_spec);
-    Py_XDECREF(type);
+    Py_XDECREF((PyObject *)type);
     return type == NULL ? -1 : 0;
 }

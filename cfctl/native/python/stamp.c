@@ -154,6 +154,6 @@ int cf_add_stamp_ring(PyObject *module) {
         .slots = slots,
     };
     PyTypeObject *type = cf_add_type(module, &spec);
-    Py_XDECREF(type);
+    Py_XDECREF((PyObject *)type);
     return type == NULL ? -1 : 0;
 }

@@ -151,7 +151,7 @@ static PyType_Spec timed_spec = {
 
 static int timed_add(PyObject *module) {
     PyTypeObject *type = cf_add_type(module, &timed_spec);
-    Py_XDECREF(type);
+    Py_XDECREF((PyObject *)type);
     return type ? 0 : -1;
 }
 
