@@ -18,7 +18,7 @@ from cfctl.host.view import read_file
 from cfctl.text import safe_text
 
 MAX_DOCUMENT_BYTES: Final = 64 << 20
-_TODO: Final = "Name a file that a cfctl command wrote with --json -o FILE."
+_NEXT_STEP: Final = "Name a file that a cfctl command wrote with --json -o FILE."
 
 
 def load_document(path: Path) -> dict[str, Any]:
@@ -30,16 +30,16 @@ def load_document(path: Path) -> dict[str, Any]:
         data = read_file(str(path), MAX_DOCUMENT_BYTES)
     except (OSError, ValueError) as error:
         why = os_error_reason(error) if isinstance(error, OSError) else f"{error}."
-        raise InputError(f"{path} can not be read.", why, _TODO) from error
+        raise InputError(f"{path} can not be read.", why, _NEXT_STEP) from error
     try:
         document = json.loads(data, parse_constant=_no_constant)
     except RecursionError:
-        raise InputError(f"{path} is no saved result.", "It is nested too deeply.", _TODO) from None
+        raise InputError(f"{path} is no saved result.", "It is nested too deeply.", _NEXT_STEP) from None
     except ValueError as error:
-        raise InputError(f"{path} is no saved result.", f"It is no JSON: {error}.", _TODO) from None
+        raise InputError(f"{path} is no saved result.", f"It is no JSON: {error}.", _NEXT_STEP) from None
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, str) or not schema.startswith("cfctl."):
-        raise InputError(f"{path} is no saved result.", "It has no schema of cfctl.", _TODO)
+        raise InputError(f"{path} is no saved result.", "It has no schema of cfctl.", _NEXT_STEP)
     return dict(document)
 
 

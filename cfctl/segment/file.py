@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # struct flock of a 64-bit Linux: type, whence, start, length, pid.
 _FLOCK: Final = struct.Struct("@hhqqi4x")
-_TODO_FOREIGN: Final = "Name one of your own segments; `cfctl segments list` shows them."
+_NEXT_STEP_FOREIGN: Final = "Name one of your own segments; `cfctl segments list` shows them."
 
 
 class Liveness(enum.StrEnum):
@@ -89,9 +89,9 @@ def open_segment(path: Path, dir_fd: int | None = None) -> Iterator[int]:
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise SegmentError(f"{path} is not read.", "It is no regular file.", _TODO_FOREIGN)
+            raise SegmentError(f"{path} is not read.", "It is no regular file.", _NEXT_STEP_FOREIGN)
         if status.st_uid != os.geteuid() != 0:
-            raise SegmentError(f"{path} is not read.", "It belongs to another user.", _TODO_FOREIGN)
+            raise SegmentError(f"{path} is not read.", "It belongs to another user.", _NEXT_STEP_FOREIGN)
         yield fd
     finally:
         os.close(fd)
@@ -105,7 +105,7 @@ def _unopened(path: Path, error: OSError | ValueError) -> SegmentError:
             f"There is no segment {path}.", "The file does not exist.", "See: cfctl segments list"
         )
     why = "It is a symbolic link." if error.errno == errno.ELOOP else os_error_reason(error)
-    return SegmentError(f"{path} can not be opened.", why, _TODO_FOREIGN)
+    return SegmentError(f"{path} can not be opened.", why, _NEXT_STEP_FOREIGN)
 
 
 def read_all(fd: int, path: Path) -> bytes:
@@ -123,10 +123,10 @@ def read_all(fd: int, path: Path) -> bytes:
                 raise SegmentError(
                     f"{path} is not read.",
                     f"It holds more than {layout.MAX_SEGMENT_BYTES >> 20} MiB, which no segment does.",
-                    _TODO_FOREIGN,
+                    _NEXT_STEP_FOREIGN,
                 )
     except OSError as error:
-        raise SegmentError(f"{path} can not be read.", os_error_reason(error), _TODO_FOREIGN) from error
+        raise SegmentError(f"{path} can not be read.", os_error_reason(error), _NEXT_STEP_FOREIGN) from error
     return bytes(data)
 
 
