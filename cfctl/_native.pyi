@@ -315,3 +315,51 @@ def perf_open_tracepoint(tracepoint_id: int, cpu: int, /) -> int:
 
 def tracefs_mount_privately(target: str | bytes, /) -> None:
     """Mount tracefs for the calling thread alone, until it ends; raises OSError."""
+
+# Hybrid logical clocks
+
+HLC_MAX_OFFSET_NS: int
+HLC_GRAIN_NS: int
+
+@final
+class Hlc:
+    """A hybrid logical clock of a node; counted in the segment (kind "hlc"). Thread-safe.
+
+    A stamp is Unix ns with a counter in its low four bits. `now_ns` stands for the wall clock where a
+    test or a simulation brings its own.
+    """
+
+    def __new__(cls, node: int, max_offset_ns: int = ...) -> Hlc: ...
+    def tick(self, now_ns: int | None = None, /) -> int:
+        """Return the stamp of a local event, above all that this clock gave before.
+
+        Raises StateError when the clock has no node id.
+        """
+
+    def receive(self, message: int, sender: int, now_ns: int | None = None, /) -> int:
+        """Return the stamp of the receipt of a message, above the message's own.
+
+        Raises ClockOffsetError, and the clock is as it was, for a message that is stamped more than
+        `max_offset_ns` ahead.
+        """
+
+    def now_ns(self) -> int:
+        """Return the wall clock it runs on, Unix ns."""
+
+    @property
+    def node(self) -> int:
+        """Return the node id; 0 = none."""
+
+    @property
+    def last(self) -> int:
+        """Return the last stamp given, 0 before the first."""
+
+    @property
+    def max_offset_ns(self) -> int:
+        """Return how far ahead of this clock's time a message may be stamped."""
+
+def process_hlc() -> Hlc:
+    """Return the clock of this process; its node is 0 until process_hlc_initialise."""
+
+def process_hlc_initialise(node: int, max_offset_ns: int, /) -> None:
+    """Give this process's clock its node id, 1 to 65535."""

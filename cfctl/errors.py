@@ -7,6 +7,10 @@ CfctlError
   |     +-- CalibrationError  the clock could not be calibrated
   +-- SegmentError          a segment is missing, foreign, torn or truncated
   +-- StateError            a state file or directory can not be read or written
+  +-- ResourceExhausted     a ring was full: nothing was accepted
+  +-- SubscriptionNotFound  a subscription has ended, or never was this bus's
+  +-- TemporalViolation     a deadline had passed before its message was published
+  +-- ClockOffsetError      a message is stamped too far ahead of this host's clock
 """
 
 from __future__ import annotations
@@ -47,6 +51,22 @@ class SegmentError(CfctlError):
 
 class StateError(CfctlError):
     """Raised when a state file or directory can not be read or written."""
+
+
+class ResourceExhausted(CfctlError):
+    """Raised when a ring was full: nothing was accepted."""
+
+
+class SubscriptionNotFound(CfctlError):
+    """Raised for a subscription that has ended, or never was this bus's."""
+
+
+class TemporalViolation(CfctlError):
+    """Raised when a deadline had passed before its message was published."""
+
+
+class ClockOffsetError(CfctlError):
+    """Raised when a message is stamped too far ahead of this host's clock."""
 
 
 def os_error_reason(error: OSError) -> str:
