@@ -73,7 +73,9 @@ class BusConfig:
         _require(10.0 <= self.quantum_us <= 1e6, "quantum_us", "10 us to 1 s")
         _require(0.0 <= self.spin_us <= 1e6, "spin_us", "0 to 1 s")
         timeout_ms = self.dependency_timeout_ms
-        _require(timeout_ms is None or 0.0 <= timeout_ms <= 1e7, "dependency_timeout_ms", "None or 0 to 10000 s")
+        _require(
+            timeout_ms is None or 0.0 <= timeout_ms <= 1e7, "dependency_timeout_ms", "None or 0 to 10000 s"
+        )
         object.__setattr__(self, "wait", Wait(self.wait))
         object.__setattr__(self, "expiry", Expiry(self.expiry))
         object.__setattr__(self, "dependency_timeout", DependencyTimeout(self.dependency_timeout))
