@@ -51,7 +51,7 @@ class StateError(CfctlError):
     """Raised when a state file or directory can not be read or written."""
 
 
-class TemporalViolation(CfctlError):
+class TemporalViolation(CfctlError):  # noqa: N818 - the word of the bus's vocabulary
     """Raised when a deadline had passed before its message was published."""
 
 
