@@ -331,6 +331,6 @@ def test_slots_stay_within_their_share_and_rotate() -> None:
     first = [min(range(8), key=lambda k: offset.slot_ns(k, t * 10**8, 10**6)) for t in range(10)]
     assert len(set(first)) > 1
     with pytest.raises(TypeError):
-        QuantumOffset(0.2, 1.5, 1800)  # type: ignore[misc]
+        QuantumOffset(0.2, 1.5, 1800)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="0 to 1"):
         QuantumOffset(amplitude=1.5)

@@ -8,7 +8,7 @@
 static const struct cf_binding_topic *const topics[] = {
     &cf_topic_clock,          &cf_topic_segment, &cf_topic_operation, &cf_topic_span,
     &cf_topic_timed_function, &cf_topic_monitor, &cf_topic_probe,     &cf_topic_perf,
-    &cf_topic_sparse,         &cf_topic_hlc,
+    &cf_topic_sparse,         &cf_topic_hlc,     &cf_topic_bus,
 };
 
 PyObject *cf_raise_errno(int negative_errno, const char *what) {
@@ -71,6 +71,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->operation_type);
     Py_VISIT(state->span_type);
     Py_VISIT(state->hlc_type);
+    Py_VISIT(state->message_type);
     Py_VISIT(state->method_type);
     return 0;
 }
@@ -80,6 +81,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->operation_type);
     Py_CLEAR(state->span_type);
     Py_CLEAR(state->hlc_type);
+    Py_CLEAR(state->message_type);
     Py_CLEAR(state->method_type);
     return 0;
 }
