@@ -176,7 +176,7 @@ class Dispatcher:
         with self._changed:
             now_ns = self._clock.now_ns()
             ages = [queue.oldest_age_ns(now_ns) for queue in (self._outgoing, self._incoming)]
-            quantiles = self._lateness.quantiles((0.5, 0.99)) or [None, None]
+            p50_ns, p99_ns = self._lateness.quantiles((0.5, 0.99)) or (None, None)
             return TemporalMetrics(
                 window_ns=now_ns - self._since_ns,
                 coherence=self._phases.coherence(),
@@ -187,8 +187,8 @@ class Dispatcher:
                 pending_messages=len(self._outgoing) + len(self._incoming),
                 oldest_age_ns=max((age for age in ages if age is not None), default=None),
                 deadline_violations=self._outgoing.counts.expired + self._lateness.count,
-                lateness_p50_ns=quantiles[0],
-                lateness_p99_ns=quantiles[1],
+                lateness_p50_ns=p50_ns,
+                lateness_p99_ns=p99_ns,
                 lateness_max_ns=self._lateness.max_ns,
                 causality=copy.copy(self._causality),
                 hlc_drift_ns=max(0, self._clock.last - now_ns),

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cfctl import _native
 from cfctl.errors import SubscriptionNotFound
 
 if TYPE_CHECKING:
+    from cfctl import _native
     from cfctl.bus.packet import Extension
 
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from cfctl.records import Document
-from cfctl.temporal.deadlines import MessageId
+
+if TYPE_CHECKING:
+    from cfctl.temporal.deadlines import MessageId
 
 _REMEMBERED: Final = 4096
 # A trace that is wrong throughout names this many violations of a kind one by one.

@@ -143,7 +143,9 @@ class TemporalQueue:
         self._accepted = 0
         self._ready: list[tuple[tuple[int, int, int, int, int], _Waiting]] = []
         self._timers: list[tuple[int, int, _Waiting]] = []
-        self._waiting_for: dict[int, list[tuple[int, int, _Waiting]]] = {}
+        # Who waits for a message, by acceptance number; and per publisher a heap of those sequences.
+        self._dependents: dict[MessageId, dict[int, _Waiting]] = {}
+        self._awaited: dict[int, list[int]] = {}
         self._watermarks: dict[int, int] = {}
         self._queued: dict[MessageId, int] = {}
 
@@ -187,8 +189,8 @@ class TemporalQueue:
         self._queued[message.id] = self._queued.get(message.id, 0) + 1
         self.counts.high_water = max(self.counts.high_water, len(self._pending))
         self.counts.held_by_deps += bool(missing)
-        for publisher, sequence in missing:
-            heappush(self._waiting_for.setdefault(publisher, []), (sequence, waiting.number, waiting))
+        for dependency in missing:
+            self._await(dependency, waiting)
         for moment in self._moments(waiting, now_ns):
             heappush(self._timers, (moment, waiting.number, waiting))
         self._make_ready(waiting, now_ns)
@@ -201,16 +203,11 @@ class TemporalQueue:
         if sequence <= self._watermarks.get(publisher, -1):
             return
         self._watermarks[publisher] = sequence
-        heap = self._waiting_for.get(publisher, [])
-        still_queued = []
-        while heap and heap[0][0] <= sequence:
-            entry = heappop(heap)
-            if (publisher, entry[0]) in self._queued:
-                still_queued.append(entry)
-            else:
-                self._met(entry[2], (publisher, entry[0]), now_ns)
-        for entry in still_queued:
-            heappush(heap, entry)
+        awaited = self._awaited.get(publisher, [])
+        while awaited and awaited[0] <= sequence:
+            dependency = (publisher, heappop(awaited))
+            if dependency not in self._queued:
+                self._settle(dependency, now_ns)
 
     def is_met(self, dependency: MessageId) -> bool:
         """Return whether a message was received here: below the watermark and not in this queue."""
@@ -282,26 +279,42 @@ class TemporalQueue:
             no_timeout = self.dependency_timeout_ns is None
             overdue = no_timeout and deadline_ns is not None and now_ns > deadline_ns
             if waiting.missing and (now_ns >= waiting.hold_until_ns or overdue):
-                self._give_up(waiting, now_ns)
+                if self._give_up(waiting, now_ns):
+                    self._drop(waiting, now_ns)
             else:
                 self._make_ready(waiting, now_ns)
 
-    def _give_up(self, waiting: _Waiting, now_ns: int) -> None:
-        """Apply the policy to a message whose dependencies did not come."""
+    def _await(self, dependency: MessageId, waiting: _Waiting) -> None:
+        dependents = self._dependents.get(dependency)
+        if dependents is None:
+            dependents = self._dependents[dependency] = {}
+            heappush(self._awaited.setdefault(dependency[0], []), dependency[1])
+        dependents[waiting.number] = waiting
+
+    def _stop_waiting(self, waiting: _Waiting) -> None:
+        for dependency in waiting.missing:
+            dependents = self._dependents[dependency]
+            del dependents[waiting.number]
+            if not dependents:
+                del self._dependents[dependency]
+        waiting.missing.clear()
+
+    def _settle(self, dependency: MessageId, now_ns: int) -> None:
+        """Let go those that wait for a message that has come."""
+        for waiting in self._dependents.pop(dependency, {}).values():
+            waiting.missing.discard(dependency)
+            if not waiting.missing:
+                self._released_by_deps(waiting, now_ns)
+
+    def _give_up(self, waiting: _Waiting, now_ns: int) -> bool:
+        """Apply the policy to a message whose dependencies did not come; return whether to drop it."""
+        waiting.lost |= waiting.missing
+        self._stop_waiting(waiting)
         if self.dependency_timeout is DependencyTimeout.DROP:
             self.counts.dropped_by_deps += 1
-            self._drop(waiting, now_ns)
-            return
-        waiting.lost |= waiting.missing
-        waiting.missing.clear()
+            return True
         self._released_by_deps(waiting, now_ns)
-
-    def _met(self, waiting: _Waiting, dependency: MessageId, now_ns: int) -> None:
-        if waiting.gone or dependency not in waiting.missing:
-            return
-        waiting.missing.discard(dependency)
-        if not waiting.missing:
-            self._released_by_deps(waiting, now_ns)
+        return False
 
     def _released_by_deps(self, waiting: _Waiting, now_ns: int) -> None:
         self.held.record(max(0, now_ns - waiting.accepted_ns))
@@ -331,33 +344,24 @@ class TemporalQueue:
         if self._watermarks.get(publisher, -1) < sequence:
             self.advance(publisher, sequence, now_ns)
         else:
-            self._settle(waiting.message.id, now_ns, came=True)
+            self._settle(waiting.message.id, now_ns)
         return dispatch
 
     def _drop(self, waiting: _Waiting, now_ns: int) -> None:
-        """Forget a message that will never be delivered, and tell those that wait for it."""
-        self._remove(waiting)
-        self._settle(waiting.message.id, now_ns, came=False)
-
-    def _settle(self, dependency: MessageId, now_ns: int, *, came: bool) -> None:
-        """Answer those that wait for a message of this queue: it was delivered, or it never will be."""
-        publisher, sequence = dependency
-        heap = self._waiting_for.get(publisher, [])
-        if dependency in self._queued or not any(entry[0] == sequence for entry in heap):
-            return
-        answered = [entry[2] for entry in heap if entry[0] == sequence]
-        self._waiting_for[publisher] = [entry for entry in heap if entry[0] != sequence]
-        heapify(self._waiting_for[publisher])
-        for waiting in answered:
-            if waiting.gone or dependency not in waiting.missing:
-                continue
-            if came:
-                self._met(waiting, dependency, now_ns)
-            else:
-                self._give_up(waiting, now_ns)
+        """Forget a message that will never be delivered; those that wait for it wait no longer."""
+        dropped = [waiting]
+        while dropped:
+            gone = dropped.pop()
+            self._remove(gone)
+            for dependent in self._dependents.pop(gone.message.id, {}).values():
+                dependent.missing.discard(gone.message.id)
+                dependent.lost.add(gone.message.id)
+                if self._give_up(dependent, now_ns):
+                    dropped.append(dependent)
 
     def _remove(self, waiting: _Waiting) -> None:
         waiting.gone = True
+        self._stop_waiting(waiting)
         del self._pending[waiting.number]
         left = self._queued[waiting.message.id] - 1
         if left:
