@@ -63,7 +63,8 @@ static void note_gap(struct cf_jitter_result *result, uint64_t start_tick, uint6
     keep(kept, capacity, &result->kept, gap);
 }
 
-/* Takes what happened while a gap was noted off the next one: a switch in it makes the noting long. */
+/* Takes what happened while a gap was noted off the next one: a switch in it makes the noting long.
+ */
 static uint64_t settle_usage(uint64_t noted_at, uint64_t *least_noting, struct usage *usage) {
     enum { LONG = 2, TRIES = 4 };
     uint64_t last = cf_ticks(), noting = last - noted_at;
