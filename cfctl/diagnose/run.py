@@ -244,6 +244,9 @@ def judged(
         return Verdict.INCONCLUSIVE, f"the target can not be judged: {budget.reason}"
     blind = [result for result in by_id.values() if result.is_unseen]
     if blind and not any(result.status in _SEEN for result in by_id.values()):
-        return Verdict.INCONCLUSIVE, f"nothing was observed: {len(blind)} of {len(by_id)} checks could not see"
+        return (
+            Verdict.INCONCLUSIVE,
+            f"nothing was observed: {len(blind)} of {len(by_id)} checks could not see",
+        )
     met = "the target is met, " if budget is not None else ""
     return Verdict.PASS, f"{met}no issue at or above {fail_on} that you can fix"

@@ -92,7 +92,9 @@ def by_evidence(gaps: Sequence[Gap], evidence: Evidence) -> list[tuple[Part, ...
     rest = [index for index, cause in enumerate(found) if cause is None]
     for index in _beyond_interrupts(gaps, rest, evidence.other_interrupts):
         found[index] = Cause.HYPERVISOR
-    return [_split(gap, cause or Cause.UNEXPLAINED, typical_ns) for gap, cause in zip(gaps, found, strict=True)]
+    return [
+        _split(gap, cause or Cause.UNEXPLAINED, typical_ns) for gap, cause in zip(gaps, found, strict=True)
+    ]
 
 
 def _own_cause(gap: Gap, switches_out_ns: Sequence[int] | None) -> Cause | None:

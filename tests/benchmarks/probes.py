@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def run() -> Iterator[Figure]:
     if len(cpus) > 1:
         yield from _core_to_core((cpus[0], cpus[1]), clock)
     yield from _attribution(cpus, clock)
+    yield from _quick()
 
 
 def _turns(cpu: int, clock: Conversion) -> Iterator[Figure]:
@@ -189,6 +191,31 @@ def _attribution(cpus: tuple[int, ...], clock: Conversion) -> Iterator[Figure]:
     yield Figure(
         "attribution: false positives among ticks, switches, faults", tuple(false_positives), "", 0.02
     )
+
+
+def _quick() -> Iterator[Figure]:
+    """Yield the time of a diagnosis without probes beyond an interpreter's start, and its memory."""
+    seconds, megabytes = [], []
+    for _ in range(ROUNDS):
+        start_s, _ = _cost_of(["-c", "pass"])
+        quick_s, rss_bytes = _cost_of(["-m", "cfctl", "diagnose", "latency", "--quick"])
+        seconds.append(quick_s - start_s)
+        megabytes.append(rss_bytes / 1e6)
+    yield Figure("diagnose latency --quick: beyond the interpreter's start", tuple(seconds), "s", 0.5)
+    yield Figure("diagnose latency --quick: resident memory", tuple(megabytes), "MB", 80)
+
+
+def _cost_of(arguments: list[str]) -> tuple[float, int]:
+    """Return the wall time in seconds and the largest resident size in bytes of an interpreter's run."""
+    begin_s = time.perf_counter()
+    program = subprocess.Popen(
+        [sys.executable, "-P", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(program.pid, 0)
+    program.returncode = os.waitstatus_to_exitcode(status)
+    if program.returncode not in {0, 1}:
+        raise RuntimeError(f"{arguments} ended with {program.returncode}")
+    return time.perf_counter() - begin_s, usage.ru_maxrss * 1024
 
 
 def _missing(what: str) -> None:

@@ -389,7 +389,7 @@ def test_this_machine_and_its_capture_have_the_same_diagnosis(tmp_path: Path) ->
     moments = [OneReading(), OneReading()]
     file = tmp_path / "host.tar.gz"
     opened, opened_again = iter(moments), iter(moments)
-    plain = {"measure": lambda: GOOD, "probe": lambda _plan, measured, _progress: measured}
+    plain: dict[str, Any] = {"measure": lambda: GOOD, "probe": lambda _plan, measured, _progress: measured}
     request = CaptureRequest(interval_ns=BOTH_MOMENTS)
     found = capture(request, open_view=lambda _: next(opened), sleep=lambda _: None, **plain)
     file.write_bytes(found.archive)
