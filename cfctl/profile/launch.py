@@ -111,7 +111,7 @@ def _fork_readable(words: list[str], environment: Mapping[str, str], mask: Colle
             for restored in _RESTORED:
                 signal.signal(restored, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            os.execvpe(words[0], words, environment)
+            os.execvpe(words[0], words, environment)  # noqa: S606
         except OSError as error:
             os.write(writer, (error.errno or errno.EIO).to_bytes(4, "little"))
         finally:

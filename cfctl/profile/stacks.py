@@ -18,6 +18,7 @@ from cfctl.records import Measurement
 MAX_STACKS: Final = 1_000_000
 MAX_DEPTH: Final = 2_000
 _FRAME_LENGTH: Final = 1_000
+_NO_FRAMES: Final = "[no frames]"
 # Two-sided 95 % of the normal distribution.
 _Z: Final = 1.959964
 _METHOD: Final = "share of the samples, 95 % Wilson interval"
@@ -80,9 +81,11 @@ def parse_collapsed(text: str) -> list[Stack]:
 
 def _parsed(line: str) -> Stack:
     frames, _, count = line.rpartition(" ")
-    if not frames or not (count.isascii() and count.isdigit()) or len(count) > 15:
+    if not (count.isascii() and count.isdigit()) or len(count) > 15:
         raise ValueError(f"a line has no count: {line[:80]!r}")
-    return Stack(tuple(frame[:_FRAME_LENGTH] for frame in frames.split(";")[:MAX_DEPTH]), int(count))
+    # py-spy finds a thread between two frames, too.
+    names = frames.split(";") if frames else [_NO_FRAMES]
+    return Stack(tuple(frame[:_FRAME_LENGTH] for frame in names[:MAX_DEPTH]), int(count))
 
 
 def stack_profile(

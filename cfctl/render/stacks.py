@@ -59,7 +59,7 @@ def _share(share: Measurement) -> str:
     if share.value is None or share.uncertainty is None:
         return "-"
     digits = 0 if share.uncertainty >= 0.01 else 1
-    return f"{share.value * 100:.{digits}f} ±{format_quantity(share.uncertainty, 'ratio', digits=2)}"
+    return f"{share.value * 100:.{digits}f} ±{share.uncertainty * 100:.{digits}f} %"
 
 
 def _footnotes(profile: StackProfile) -> Iterator[str]:
