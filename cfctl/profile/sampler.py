@@ -31,6 +31,11 @@ _PAUSE_S: Final = 0.03
 _OTHERS_WITHIN_S: Final = 1.0
 _WRITE_WITHIN_S: Final = 20.0
 _COUNTS: Final = re.compile(r"Samples: (\d+) Errors: (\d+)")
+# A command line ends where a frame or the next process follows.
+_PROCESS: Final = re.compile(
+    r'process (\d+):"(.*?)"(?=;process \d+:"|;[^;\n]*\([^;\n]*\)(?:;| \d+$)| \d+$)', re.DOTALL | re.MULTILINE
+)
+_COMMAND_LENGTH: Final = 100
 _HOPELESS: Final = ("Permission", "permitted", "EPERM", "EACCES", "root")
 
 
@@ -132,7 +137,7 @@ class Sampler:
         try:
             with self._result.open("rb") as file:
                 data = file.read(_MAX_RESULT_BYTES + 1)
-            stacks = parse_collapsed(data.decode("utf-8", "replace"))
+            stacks = parse_collapsed(one_line_a_stack(data.decode("utf-8", "replace")))
             if len(data) > _MAX_RESULT_BYTES:
                 return None, "there are more than 256 MiB of them"
         except FileNotFoundError:
@@ -144,6 +149,17 @@ class Sampler:
         after_ns = float(self._attached_ns - self._started_ns)
         profile = stack_profile(stacks, self._version, self._rate_hz, self._failed, after_ns, self._pauses)
         return profile, ""
+
+
+def one_line_a_stack(text: str) -> str:
+    """Return py-spy's stacks with the command lines in them made frames of one line each.
+
+    With --subprocesses it writes them as they are, with their line ends and semicolons.
+    """
+    return _PROCESS.sub(
+        lambda found: f"process {found[1]}: {' '.join(found[2].replace(';', ',').split())[:_COMMAND_LENGTH]}",
+        text,
+    )
 
 
 def _find() -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from cfctl.errors import InputError
 from cfctl.profile.report import build_report
+from cfctl.profile.sampler import one_line_a_stack
 from cfctl.profile.saved import recordings_of
 from cfctl.profile.stacks import Stack, merge_stacks, parse_collapsed, stack_profile
 from cfctl.records import to_plain
@@ -59,6 +60,19 @@ def test_collapsed_lines_are_read_and_a_thread_without_frames_is_counted() -> No
     for line in ("main", "main x", "main -1", "main ²", "main " + "9" * 30):
         with pytest.raises(ValueError, match="no count"):
             parse_collapsed(line)
+
+
+def test_command_lines_of_children_are_frames_of_one_line() -> None:
+    text = (
+        'process 5:"python -c a = 5\nb=\\"x\\";c()\n";process 6:"sh -c x; y 7";main (a.py:1);f (a.py:2) 3\n'
+        'process 5:"python -c a = 5\n";g (b.py:9) 4\n'
+        'process 5:"python" 1\n'
+    )
+    first, second, third = parse_collapsed(one_line_a_stack(text))
+    assert first.frames[1:] == ("process 6: sh -c x, y 7", "main (a.py:1)", "f (a.py:2)")
+    assert first.frames[0].startswith("process 5: python -c a = 5 b=")
+    assert (second.frames, second.samples) == (("process 5: python -c a = 5", "g (b.py:9)"), 4)
+    assert third.frames == ("process 5: python",)
 
 
 def test_profiles_merge_by_stack_and_forget_what_differs() -> None:
