@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from cfctl.errors import InputError
-from cfctl.profile.report import build_report
+from cfctl.profile.report import Recording, build_report
 from cfctl.profile.sampler import one_line_a_stack
 from cfctl.profile.saved import recordings_of
 from cfctl.profile.stacks import Stack, merge_stacks, parse_collapsed, stack_profile
 from cfctl.records import to_plain
-from tests.unit.profile_runs import CLOCK, Recording
+from tests.unit.profile_runs import CLOCK
 
 
 def profile(*stacks: tuple[str, int], rate: float = 100.0) -> Any:
