@@ -99,28 +99,18 @@ def _spawn(
 def _fork_readable(words: list[str], environment: Mapping[str, str], mask: Collection[int]) -> int:
     """Start a program that this process's other children may read; raises OSError like posix_spawnp."""
     import ctypes
+    import subprocess
 
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    own = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            # It fails where there is no Yama, and is not needed there.
-            prctl(_PR_SET_PTRACER, ctypes.c_ulong(own), 0, 0, 0)
-            for restored in _RESTORED:
-                signal.signal(restored, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            os.execvpe(words[0], words, environment)  # noqa: S606
-        except OSError as error:
-            os.write(writer, (error.errno or errno.EIO).to_bytes(4, "little"))
-        finally:
-            os._exit(FAILED)
-    os.close(writer)
-    with open(reader, "rb") as pipe:
-        failed = pipe.read(4)
-    if failed:
-        os.waitpid(pid, 0)
-        number = int.from_bytes(failed, "little")
-        raise OSError(number, os.strerror(number), words[0])
-    return pid
+    prctl = ctypes.CDLL(None).prctl
+    own = ctypes.c_ulong(os.getpid())
+
+    def allow_and_unblock() -> None:
+        # It fails where there is no Yama, and is not needed there.
+        prctl(_PR_SET_PTRACER, own, 0, 0, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    # No thread has been started yet; SIGPIPE and SIGXFSZ are restored as posix_spawnp does it.
+    process = subprocess.Popen(words, env=environment, close_fds=False, preexec_fn=allow_and_unblock)  # noqa: PLW1509
+    # Its status is for this module's waitpid, not for Popen's.
+    process.returncode = 0
+    return process.pid

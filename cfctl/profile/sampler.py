@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from cfctl import paths
 from cfctl.profile.launch import LaunchError
 from cfctl.profile.stacks import StackProfile, parse_collapsed, stack_profile
 
@@ -101,7 +102,7 @@ class Sampler:
         try:
             # A process group of its own: the terminal's Ctrl-C is the program's to answer.
             sampler_pid = os.posix_spawn(
-                self._program, [self._program, "record", *options], os.environ | {"NO_COLOR": "1"},
+                self._program, [self._program, "record", *options], paths.environment() | {"NO_COLOR": "1"},
                 file_actions=[(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, writer, 1),
                               (os.POSIX_SPAWN_DUP2, writer, 2)],
                 setpgroup=0, setsigmask=(), setsigdef=(signal.SIGINT, signal.SIGPIPE),
