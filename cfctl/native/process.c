@@ -46,6 +46,7 @@ static struct kind_table kinds[MAX_KINDS];
 static struct cf_segment_header *open_header;
 
 _Thread_local struct cf_thread cf_thread;
+uint32_t cf_process_generation;
 
 /* Gives a thread's shards back when it ends. `argument` is its cf_thread. */
 static void thread_ended(void *argument) {
@@ -72,6 +73,7 @@ static void after_fork_in_parent(void) {
 /* The child has one thread, this one: it forgets the parent's segment and opens its own when it
  * first records. A pause holds in the child too. */
 static void after_fork_in_child(void) {
+    cf_process_generation++;
     cf_store_release(&open_header, NULL);
     if (segment.header) {
         control = cf_load_relaxed(&segment.header->control);
@@ -253,6 +255,14 @@ void *cf_process_claim(uint32_t id) {
     thread->refused[id] = shard == NULL;
     thread->payloads[id] = shard ? cf_shard_payload(shard) : NULL;
     return thread->payloads[id];
+}
+
+struct cf_shard *cf_process_claim_shard(uint32_t id) {
+    pthread_once(&once, initialise);
+    pthread_mutex_lock(&lock);
+    struct cf_shard *shard = id < instrument_count ? claim_locked(&instruments[id]) : NULL;
+    pthread_mutex_unlock(&lock);
+    return shard;
 }
 
 int cf_process_make_spans(void) {
