@@ -280,6 +280,9 @@ def interpreter_collection(is_full: bool, collected: int, uncollectable: int, pa
 def interpreter_facts(gc_enabled: bool, frozen: int, blocks: int, /) -> bool:
     """Share these facts and the heap of malloc in the kind "interpreter"; False when it has no room."""
 
+def clear_garbage(objects: list[Any], /) -> None:
+    """Call tp_clear of each object, as the collector does; only for what nothing else refers to."""
+
 def heap_read() -> tuple[int, int, int, int] | None:
     """Return bytes in use, free, mapped by themselves and trimmable of malloc's heap; about 1 us an arena."""
 

@@ -289,6 +289,23 @@ static PyObject *heap_read(PyObject *module, PyObject *unused) {
                          (unsigned long long)heap.trimmable_bytes);
 }
 
+/* Does to each object what the collector does to garbage it does not keep (delete_garbage). */
+static PyObject *clear_garbage(PyObject *module, PyObject *list) {
+    (void)module;
+    if (!PyList_Check(list)) {
+        PyErr_SetString(PyExc_TypeError, "a list is needed");
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < PyList_Size(list); i++) {
+        PyObject *object = Py_NewRef(PyList_GetItem(list, i));
+        inquiry clear = (inquiry)PyType_GetSlot(Py_TYPE(object), Py_tp_clear);
+        if (clear && clear(object) < 0)
+            PyErr_WriteUnraisable(object);
+        Py_DECREF(object);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef track_methods[] = {
     {"track_begin", track_begin, METH_NOARGS, "Count Python's allocations from now on."},
     {"track_end", track_end, METH_NOARGS, "End one track_begin; whether all was counted."},
@@ -296,6 +313,7 @@ static PyMethodDef track_methods[] = {
     {"track_record", track_record, METH_VARARGS, "Add a window to the segment."},
     {"interpreter_collection", interpreter_collection, METH_VARARGS, "Add a collection."},
     {"interpreter_facts", interpreter_facts, METH_VARARGS, "Share the facts of this moment."},
+    {"clear_garbage", clear_garbage, METH_O, "Break the cycles of objects that are garbage."},
     {"heap_read", heap_read, METH_NOARGS, "Return the heap of malloc, None when it is not told."},
     {NULL, NULL, 0, NULL},
 };
