@@ -1,6 +1,7 @@
 """The typed face of the C core."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from types import CodeType, TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, final
 
@@ -241,24 +242,11 @@ class Pool:
     def name(self) -> str: ...
     def acquire(self) -> Any: ...
     def release(self, item: Any, /) -> None: ...
-    def item(self) -> Lease: ...
+    def item(self) -> AbstractContextManager[Any]: ...
     def clear(self) -> None:
         """Drop all idle items; they count as discarded."""
     def counters(self) -> dict[str, int]:
         """Return the fields of the kind "pool", and unwatchable and in_segment."""
-
-@final
-class Lease:
-    """One block's use of an item."""
-
-    def __enter__(self) -> Any: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None: ...
 
 # Python's own memory
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from cfctl import _native
 from cfctl.segment.process import open_segment
@@ -48,8 +48,7 @@ class Pool(_native.Pool, Generic[T]):
         ValueError for what can not be used.
         """
         open_segment()
-        made = super().__new__(cls, factory, reset, max_idle, name or callable_name(factory), debug)
-        return cast("Pool[T]", made)
+        return super().__new__(cls, factory, reset, max_idle, name or callable_name(factory), debug)
 
     def __init__(self, *arguments: object, **keywords: object) -> None:
         # All was done when it was made.
