@@ -25,7 +25,7 @@ static const struct cf_field fields[] = {
     VALUE(high_water, "1", CF_MERGE_MAX),
     VALUE(max_idle, "1", CF_MERGE_MAX),
     VALUE(item_bytes, "B", CF_MERGE_MAX),
-    COUNT(watched),
+    VALUE(watched, "1", CF_MERGE_MAX),
 };
 
 const struct cf_kind cf_kind_pool = {

@@ -26,7 +26,7 @@ struct cf_pool {
     uint64_t high_water;     /* most that were in use at once, in one pool */
     uint64_t max_idle;       /* most that are kept, in one pool */
     uint64_t item_bytes;     /* of a buffer pool, else 0 */
-    uint64_t watched;        /* pools in debug mode */
+    uint64_t watched;        /* 1: a pool was in debug mode */
 };
 
 extern const struct cf_kind cf_kind_pool;

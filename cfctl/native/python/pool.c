@@ -26,12 +26,13 @@ struct pool_object {
     struct cf_pool *counters; /* in the segment, or `own` when it has no room */
     struct cf_shard *shard;   /* NULL with `own` */
     struct cf_pool own;
+    struct cf_pool earlier;   /* what pools of this name counted in that place before */
     uint64_t misses_to_sweep; /* in debug mode: until dead items are looked for again */
     uint64_t unwatchable;     /* in debug mode: items that no weak reference can be made to */
     Py_ssize_t item_bytes;    /* of a pool of bytearrays; else 0 */
     uint32_t instrument;
     uint32_t generation; /* of the process that `shard` belongs to */
-    uint32_t in_use, idle, max_idle;
+    uint32_t in_use, idle, max_idle, high_water;
     bool debug, zero;
 };
 
@@ -74,7 +75,9 @@ static void attach(struct pool_object *self) {
     self->shard = cf_process_claim_shard(self->instrument);
     self->own = (struct cf_pool){0};
     self->counters = self->shard ? cf_shard_payload(self->shard) : &self->own;
-    struct cf_pool *counters = self->counters; /* may be an earlier pool's of this name */
+    struct cf_pool *counters = self->counters; /* may go on from an earlier pool of this name */
+    self->earlier = *counters;
+    self->high_water = self->in_use;
     cf_store_relaxed(&counters->in_use, self->in_use);
     cf_store_relaxed(&counters->idle, self->idle);
     if (self->in_use > cf_load_relaxed(&counters->high_water))
@@ -96,7 +99,10 @@ static inline struct cf_pool *counters_of(struct pool_object *self) {
 static inline void set_in_use(struct pool_object *self, struct cf_pool *counters, uint32_t in_use) {
     self->in_use = in_use;
     cf_store_relaxed(&counters->in_use, in_use);
-    if (cf_unlikely(in_use > cf_load_relaxed(&counters->high_water)))
+    if (cf_likely(in_use <= self->high_water))
+        return;
+    self->high_water = in_use;
+    if (in_use > cf_load_relaxed(&counters->high_water))
         cf_store_relaxed(&counters->high_water, in_use);
 }
 
@@ -422,14 +428,20 @@ static PyObject *pool_counters(PyObject *object, PyObject *unused) {
     if (self->debug)
         sweep(self);
     seen = *counters_of(self);
+    seen.high_water = self->high_water;
+    seen.max_idle = self->max_idle;
+    seen.watched = self->debug;
     in_segment = self->shard != NULL;
     unwatchable = self->unwatchable;
     UNLOCK();
     PyObject *result = PyDict_New();
     for (uint32_t i = 0; result && i < cf_kind_pool.field_count; i++) {
         const struct cf_field *field = &cf_kind_pool.fields[i];
-        uint64_t value;
+        uint64_t value, earlier;
         memcpy(&value, (const char *)&seen + field->offset, sizeof value);
+        memcpy(&earlier, (const char *)&self->earlier + field->offset, sizeof earlier);
+        if (field->merge == CF_MERGE_SUM)
+            value -= earlier;
         if (put(result, field->name, value) < 0)
             Py_CLEAR(result);
     }
