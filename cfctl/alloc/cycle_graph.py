@@ -114,7 +114,7 @@ def _next_front(
 def _rank(each: object) -> tuple[int, str]:
     """Return where an object stands among those a cycle may be told from: own classes first."""
     kind = type(each)
-    rank = 2 if isinstance(each, _PLUMBING) else int(kind.__module__ == "builtins")
+    rank = 2 if _is(each, _PLUMBING) else int(kind.__module__ == "builtins")
     return rank, type_name(each)
 
 
@@ -137,11 +137,16 @@ def _links(way: Sequence[object]) -> tuple[Link, ...]:
     return tuple(steps)
 
 
+def _is(each: object, kinds: Any) -> bool:
+    """Return whether an object is of a type; isinstance() would ask the object for its class."""
+    return issubclass(type(each), kinds)
+
+
 def type_name(each: object) -> str:
     """Return the name of an object's type, with its module unless it is a builtin one."""
     kind = type(each)
-    if isinstance(each, types.FunctionType):
-        return f"function {each.__qualname__}"
+    if _is(each, types.FunctionType):
+        return f"function {getattr(each, '__qualname__', '?')}"
     name = kind.__qualname__
     return name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
 
@@ -149,7 +154,7 @@ def type_name(each: object) -> str:
 def held_by(holder: object, target: object) -> str:
     """Return by what an object holds another."""
     for kinds, look in _LOOKS:
-        if isinstance(holder, kinds):
+        if _is(holder, kinds):
             found = look(holder, target)
             if found is not None:
                 return found
@@ -158,7 +163,7 @@ def held_by(holder: object, target: object) -> str:
 
 def _attributes(holder: object) -> object:
     """Return an object's attribute dict, None when it has none; no code of its class is run."""
-    if isinstance(holder, type):
+    if _is(holder, type):
         return None
     try:
         return object.__getattribute__(holder, "__dict__")

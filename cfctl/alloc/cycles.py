@@ -172,10 +172,12 @@ class CycleWatch:
         del gc.garbage[self._mark :]
         # What the collector gives up on is the program's to see there, as it would be without us.
         kept = found[len(found) - info["uncollectable"] :] if info["uncollectable"] else []
-        self._look(found, uncollectable=False)
-        gc.garbage.extend(kept)
-        if not kept:
-            _native.clear_garbage(found)
+        try:
+            self._look(found, uncollectable=False)
+        finally:
+            gc.garbage.extend(kept)
+            if not kept:
+                _native.clear_garbage(found)
 
     def _look(self, found: Sequence[object], uncollectable: bool) -> None:
         begun_ns = self._clock()

@@ -339,7 +339,7 @@ def test_a_pool_in_a_cycle_is_collected_with_its_items() -> None:
         pass
 
     holder = Holder()
-    pool: Pool[Item] = Pool(lambda: Item(), debug=True)
+    pool: Pool[Item] = Pool(Item, debug=True)
     item = pool.acquire()
     item.content += [pool, holder]
     pool.release(item)
