@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from cfctl.segment.records import Entry
 
-_COUNTERS: Final = (
-    "allocations", "deallocations", "reallocations", "failures", "bytes_allocated", "bytes_freed",
-)  # fmt: skip
+# The pending word of native/alloc.h: net bytes, allocations, deallocations.
+_NET_BITS: Final = 34
+_COUNT_BITS: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,21 @@ class Counts:
     live_bytes: int = 0
 
     @classmethod
-    def of(cls, values: Mapping[str, object]) -> Counts:
-        """Return the counts in the values of an entry or a shard; what is not there is 0."""
-        found = [value if isinstance(value := values.get(name), int) else 0 for name in _COUNTERS]
-        return cls(*found, found[0] - found[1], found[4] - found[5])
+    def of_shard(cls, values: Mapping[str, object]) -> Counts:
+        """Return the counts in the values of one shard; what is not there is 0."""
+
+        def integer(name: str) -> int:
+            value = values.get(name)
+            return value if isinstance(value, int) else 0
+
+        net, allocated, freed = unpack_pending(integer("pending"))
+        allocations, deallocations = integer("allocations") + allocated, integer("deallocations") + freed
+        net += integer("net_bytes")
+        bytes_allocated = integer("bytes_allocated")
+        return cls(
+            allocations, deallocations, integer("reallocations"), integer("failures"), bytes_allocated,
+            bytes_allocated - net, allocations - deallocations, net,
+        )  # fmt: skip
 
     def plus(self, other: Counts) -> Counts:
         """Return the sum."""
@@ -45,6 +56,15 @@ class Counts:
     def since(self, earlier: Counts) -> Counts:
         """Return what was counted after `earlier`; live blocks and bytes are their changes."""
         return Counts(*(getattr(self, name) - getattr(earlier, name) for name in self.__slots__))
+
+
+def unpack_pending(word: int) -> tuple[int, int, int]:
+    """Return the net bytes, allocations and deallocations of a pending word."""
+    half = 1 << (_NET_BITS - 1)
+    biased = (word + half) % (1 << 64)
+    net = biased % (1 << _NET_BITS) - half
+    counts = biased >> _NET_BITS
+    return net, counts % (1 << _COUNT_BITS), counts >> _COUNT_BITS
 
 
 def total(counts: Iterable[Counts]) -> Counts:

@@ -14,20 +14,22 @@
 #include "owner.h"
 #include "tick.h"
 
-#define COUNT(member) \
-    {#member, "1", CF_FIELD_U64, CF_MERGE_SUM, offsetof(struct cf_allocations, member), 1, 0}
-#define BYTES(member) \
-    {#member, "B", CF_FIELD_U64, CF_MERGE_SUM, offsetof(struct cf_allocations, member), 1, 0}
+#define FIELD(member, unit, type) \
+    {#member, unit, type, CF_MERGE_SUM, offsetof(struct cf_allocations, member), 1, 0}
 
+/* A reader adds each shard's pending word to its fields before it merges them. */
 static const struct cf_field allocation_fields[] = {
-    COUNT(allocations),
-    COUNT(deallocations),
-    COUNT(reallocations),
-    COUNT(failures),
-    BYTES(bytes_allocated),
-    BYTES(bytes_freed),
+    FIELD(tells_ended, "1", CF_FIELD_U64),
+    FIELD(pending, "packed", CF_FIELD_U64),
+    FIELD(allocations, "1", CF_FIELD_U64),
+    FIELD(deallocations, "1", CF_FIELD_U64),
+    FIELD(reallocations, "1", CF_FIELD_U64),
+    FIELD(failures, "1", CF_FIELD_U64),
+    FIELD(bytes_allocated, "B", CF_FIELD_U64),
+    FIELD(net_bytes, "B", CF_FIELD_I64),
     {"sizes", "B", CF_FIELD_HISTOGRAM, CF_MERGE_SUM, offsetof(struct cf_allocations, sizes),
      CF_ALLOC_SIZES, CF_ALLOC_SUB_BITS},
+    FIELD(tells_begun, "1", CF_FIELD_U64),
 };
 
 #define PROCESS(member, unit, type) \
@@ -129,23 +131,21 @@ static void add_shared(struct cf_allocations *shard, const struct cf_alloc_chang
     cf_add_relaxed(&shard->reallocations, change->reallocations);
     cf_add_relaxed(&shard->failures, change->failures);
     cf_add_relaxed(&shard->bytes_allocated, change->allocated);
-    cf_add_relaxed(&shard->bytes_freed, change->freed);
+    cf_add_relaxed(&shard->net_bytes, net_bytes(change));
     if (change->requested != UINT64_MAX)
         cf_add_relaxed(&shard->sizes[cf_alloc_size_class(change->requested)], 1);
 }
 
-static void add_own(struct cf_alloc_thread *thread, const struct cf_alloc_change *change) {
-    struct cf_allocations *shard = thread->shard;
+/* Adds to the fields of the calling thread's shard, past its pending word. */
+static void add_own(struct cf_allocations *shard, const struct cf_alloc_change *change) {
     cf_alloc_bump(&shard->allocations, change->allocations);
     cf_alloc_bump(&shard->deallocations, change->deallocations);
     cf_alloc_bump(&shard->reallocations, change->reallocations);
     cf_alloc_bump(&shard->failures, change->failures);
     cf_alloc_bump(&shard->bytes_allocated, change->allocated);
-    cf_alloc_bump(&shard->bytes_freed, change->freed);
+    cf_alloc_bump((uint64_t *)&shard->net_bytes, (uint64_t)net_bytes(change));
     if (change->requested != UINT64_MAX)
         cf_alloc_bump(&shard->sizes[cf_alloc_size_class(change->requested)], 1);
-    if (cf_alloc_is_batch(cf_alloc_bump_fetch(&thread->pending, net_bytes(change))))
-        cf_alloc_tell(thread);
 }
 
 /* Stores a point in each level whose turn it is. Called with `writing` taken. */
@@ -215,18 +215,32 @@ static int64_t add_live(struct cf_alloc_process *process, int64_t net) {
     return live;
 }
 
-void cf_alloc_tell(struct cf_alloc_thread *thread) {
-    int saved_errno = errno;
-    uint8_t was_busy = thread->busy;
-    thread->busy = 1;
+/* Moves what is pending to the fields; returns its net. */
+static int64_t take_pending(struct cf_allocations *shard) {
+    cf_alloc_bump(&shard->tells_begun, 1);
+    cf_fence_release();
+    uint64_t word = cf_load_relaxed(&shard->pending);
+    struct cf_alloc_pending pending = cf_alloc_unpack(word);
+    cf_alloc_bump(&shard->allocations, pending.allocations);
+    cf_alloc_bump(&shard->deallocations, pending.deallocations);
+    cf_alloc_bump((uint64_t *)&shard->net_bytes, (uint64_t)pending.net_bytes);
     /* Taken away, not set to 0: what a signal handler adds meanwhile stays. */
-    int64_t net = thread->pending;
-    cf_alloc_bump_fetch(&thread->pending, -net);
-    thread->countdown = CF_ALLOC_BATCH_COUNT;
+    cf_alloc_bump(&shard->pending, -word);
+    cf_fence_release();
+    cf_alloc_bump(&shard->tells_ended, 1);
+    return pending.net_bytes;
+}
+
+void cf_alloc_tell(struct cf_alloc_thread *thread) {
+    if (thread->busy)
+        return;
+    int saved_errno = errno;
+    thread->busy = 1;
+    int64_t net = take_pending(thread->shard);
     struct cf_alloc_process *process = process_record();
     if (process)
         note_point(add_live(process, net), false);
-    thread->busy = was_busy;
+    thread->busy = 0;
     errno = saved_errno;
 }
 
@@ -303,7 +317,7 @@ static void open_entries(void) {
     began_coarse_ns = coarse_ns(CLOCK_MONOTONIC_COARSE);
     map_for_children(segment, for_children);
     add_atomically(for_all, &early);
-    add_live(process, (int64_t)early.bytes_allocated - (int64_t)early.bytes_freed);
+    add_live(process, early.net_bytes);
     cf_store_relaxed(&brief, false);
     /* Partners: the acquires in cf_alloc_count_slowly and process_record. */
     cf_store_release(&shared, for_all);
@@ -320,7 +334,6 @@ static void claim_for_thread(struct cf_alloc_thread *thread) {
         shard =
             cf_segment_claim_shard(&owner->segment, threads_entry, (uint64_t)syscall(SYS_gettid));
     pthread_mutex_unlock(&owner->lock);
-    thread->countdown = CF_ALLOC_BATCH_COUNT;
     if (shard)
         thread->shard = cf_shard_payload(shard);
     else
@@ -332,8 +345,9 @@ static void claim_for_thread(struct cf_alloc_thread *thread) {
 static bool is_brief(void) {
     if (!cf_load_relaxed(&brief) || cf_load_acquire(&cf_owner()->open_header))
         return false;
-    return cf_load_relaxed(&brief_count) < CF_ALLOC_BATCH_COUNT &&
-           !cf_alloc_is_batch(cf_load_relaxed(&brief_bytes));
+    int64_t bytes = cf_load_relaxed(&brief_bytes);
+    return cf_load_relaxed(&brief_count) < CF_ALLOC_BATCH_COUNT && bytes < CF_ALLOC_BATCH_BYTES &&
+           bytes > -CF_ALLOC_BATCH_BYTES;
 }
 
 static void count_brief(const struct cf_alloc_change *change) {
@@ -344,44 +358,59 @@ static void count_brief(const struct cf_alloc_change *change) {
     cf_add_relaxed(&brief_blocks, net_blocks(change));
 }
 
-void cf_alloc_count_slowly(const struct cf_alloc_change *change) {
+/* Tells a change's net at once, which a thread without a shard and a large block have to. */
+static void note_change(const struct cf_alloc_change *change) {
+    struct cf_alloc_process *process = process_record();
+    if (process)
+        note_point(add_live(process, net_bytes(change)), false);
+}
+
+void cf_alloc_count(const struct cf_alloc_change *change) {
     struct cf_alloc_thread *thread = &cf_alloc_thread;
     int saved_errno = errno;
-    if (is_brief()) {
+    if (!thread->shard && is_brief()) {
         count_brief(change);
         return;
     }
-    if (began && !thread->busy && !thread->refused) {
+    if (!thread->shard && began && !thread->busy && !thread->refused) {
         thread->busy = 1;
         claim_for_thread(thread);
         thread->busy = 0;
     }
-    if (thread->shard) {
-        add_own(thread, change);
-    } else {
-        struct cf_alloc_process *process = process_record();
+    if (thread->shard)
+        add_own(thread->shard, change);
+    else
         add_shared(cf_load_acquire(&shared), change);
-        if (process)
-            note_point(add_live(process, net_bytes(change)), false);
-    }
+    note_change(change);
     errno = saved_errno;
 }
 
+void cf_alloc_allocated_slowly(uint64_t requested, uint64_t usable) {
+    cf_alloc_count(
+        &(struct cf_alloc_change){.allocations = 1, .requested = requested, .allocated = usable});
+}
+
+void cf_alloc_freed_slowly(uint64_t usable) {
+    cf_alloc_count(
+        &(struct cf_alloc_change){.deallocations = 1, .requested = UINT64_MAX, .freed = usable});
+}
+
 void cf_alloc_reallocated(uint64_t requested, uint64_t before, uint64_t after) {
-    struct cf_alloc_change change = {
-        .reallocations = 1, .requested = requested, .allocated = after, .freed = before};
-    if (cf_alloc_thread.shard)
-        add_own(&cf_alloc_thread, &change);
-    else
-        cf_alloc_count_slowly(&change);
+    struct cf_allocations *shard = cf_alloc_thread.shard;
+    if (cf_unlikely(shard == NULL || before >= CF_ALLOC_LARGE || after >= CF_ALLOC_LARGE)) {
+        cf_alloc_count(&(struct cf_alloc_change){
+            .reallocations = 1, .requested = requested, .allocated = after, .freed = before});
+        return;
+    }
+    cf_alloc_bump(&shard->reallocations, 1);
+    cf_alloc_bump(&shard->sizes[cf_alloc_size_class(requested)], 1);
+    cf_alloc_bump(&shard->bytes_allocated, after);
+    if (cf_alloc_is_full(cf_alloc_bump_fetch(&shard->pending, after - before)))
+        cf_alloc_tell(&cf_alloc_thread);
 }
 
 void cf_alloc_failed(void) {
-    struct cf_alloc_change change = {.failures = 1, .requested = UINT64_MAX};
-    if (cf_alloc_thread.shard)
-        add_own(&cf_alloc_thread, &change);
-    else
-        cf_alloc_count_slowly(&change);
+    cf_alloc_count(&(struct cf_alloc_change){.failures = 1, .requested = UINT64_MAX});
 }
 
 /* Destructors of other keys may still free: this one puts itself off until the last round. What
@@ -424,8 +453,10 @@ static void inherit(void) {
         while (offset) {
             const struct cf_shard *shard = (const void *)(base + offset);
             const struct cf_allocations *counts = (const void *)(shard + 1);
-            bytes += (int64_t)(counts->bytes_allocated - counts->bytes_freed);
-            blocks += (int64_t)(counts->allocations - counts->deallocations);
+            struct cf_alloc_pending pending = cf_alloc_unpack(cf_load_relaxed(&counts->pending));
+            bytes += cf_load_relaxed(&counts->net_bytes) + pending.net_bytes;
+            blocks += (int64_t)(cf_load_relaxed(&counts->allocations) + pending.allocations);
+            blocks -= (int64_t)(cf_load_relaxed(&counts->deallocations) + pending.deallocations);
             offset = shard->next;
         }
         entry_offset = entry->next;
@@ -454,7 +485,7 @@ static void after_fork_in_child(void) {
     memset(level_next, 0, sizeof level_next);
     memset(&early, 0, sizeof early);
     shared = &early;
-    cf_alloc_thread = (struct cf_alloc_thread){.countdown = CF_ALLOC_BATCH_COUNT};
+    cf_alloc_thread = (struct cf_alloc_thread){0};
 }
 
 void cf_alloc_begin(uint64_t bypass) {
@@ -474,13 +505,11 @@ void cf_alloc_begin(uint64_t bypass) {
 
 void cf_alloc_end(void) {
     struct cf_alloc_thread *thread = &cf_alloc_thread;
+    struct cf_alloc_process *process = process_record();
     uint8_t was_busy = thread->busy;
     thread->busy = 1;
-    struct cf_alloc_process *process = process_record();
-    if (process) {
-        int64_t net = thread->pending;
-        cf_alloc_bump_fetch(&thread->pending, -net);
-        note_point(add_live(process, net), true);
-    }
+    if (process)
+        note_point(add_live(process, thread->shard && !was_busy ? take_pending(thread->shard) : 0),
+                   true);
     thread->busy = was_busy;
 }

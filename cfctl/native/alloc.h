@@ -4,7 +4,7 @@
  * allocator (malloc_usable_size), so a block that was allocated before counting began, or by
  * somebody else, can be freed like any other. Live bytes are the sum of what all threads allocated
  * less what they freed, and exact. Their course and their peak are followed in batches: each thread
- * tells its net when it reaches +-64 KiB or after 4096 allocations, so that the peak is known to
+ * tells its net when it reaches +-64 KiB or after 8192 calls, so that the peak is known to
  * within 64 KiB for each thread.
  *
  * Threads without a shard (before the segment is open, in their last moments, or when there was no
@@ -23,7 +23,7 @@
 #include "segment.h"
 
 #define CF_ALLOC_BATCH_BYTES 65536
-#define CF_ALLOC_BATCH_COUNT 4096
+#define CF_ALLOC_BATCH_COUNT 8192
 
 /* Sizes: four classes per power of two, exact below 4; those of 2^40 and more count in the last. */
 #define CF_ALLOC_SUB_BITS 2
@@ -37,15 +37,53 @@
 #define CF_ALLOC_POINTS (CF_ALLOC_LEVELS * CF_ALLOC_LEVEL_POINTS)
 #define CF_ALLOC_POINT_NS UINT64_C(10000000)
 
+/* A shard. Freed bytes are bytes_allocated less the net; `pending` belongs to three of the others.
+ *
+ * Fields are told in batches: `tells_ended` is counted when a batch is in the fields, `tells_begun`
+ * before. A reader who copies upwards and finds both equal has seen no batch halfway. */
 struct cf_allocations {
+    uint64_t tells_ended;
+    uint64_t pending; /* since the last batch: allocations, deallocations and net, see below */
     uint64_t allocations;
     uint64_t deallocations;
     uint64_t reallocations;         /* of a block that stays or moves */
     uint64_t failures;              /* requests that the allocator refused */
-    uint64_t bytes_allocated;       /* usable bytes; of a reallocation, those of the new block */
-    uint64_t bytes_freed;           /* usable bytes; of a reallocation, those of the old block */
+    uint64_t bytes_allocated;       /* usable; of a reallocation those of the new block */
+    int64_t net_bytes;              /* usable bytes allocated less those freed */
     uint64_t sizes[CF_ALLOC_SIZES]; /* allocations and reallocations by the bytes asked for */
+    uint64_t tells_begun;
 };
+
+/* `pending` is one word, so that a count is one addition: net bytes in bits 0 to 33 (it borrows
+ * from the next while it is negative), allocations from bit 34, deallocations from bit 49. It is
+ * told when the net leaves +-64 KiB or one of the counts reaches 8192, long before one runs into
+ * another. */
+#define CF_ALLOC_NET_BITS 34
+#define CF_ALLOC_COUNT_BITS 15
+#define CF_ALLOC_ONE (UINT64_C(1) << CF_ALLOC_NET_BITS)
+#define CF_ALLOC_ONE_FREED (CF_ALLOC_ONE << CF_ALLOC_COUNT_BITS)
+#define CF_ALLOC_FULL                                                                            \
+    ((CF_ALLOC_ONE - 2 * (uint64_t)CF_ALLOC_BATCH_BYTES) | CF_ALLOC_ONE * CF_ALLOC_BATCH_COUNT | \
+     CF_ALLOC_ONE_FREED * CF_ALLOC_BATCH_COUNT)
+/* A block this large is told by itself. */
+#define CF_ALLOC_LARGE (UINT64_C(1) << 32)
+
+struct cf_alloc_pending {
+    uint64_t allocations, deallocations;
+    int64_t net_bytes;
+};
+
+/* Takes a pending word apart. */
+static inline struct cf_alloc_pending cf_alloc_unpack(uint64_t word) {
+    const uint64_t half = CF_ALLOC_ONE >> 1;
+    uint64_t biased = word + half;
+    const uint64_t counts = (UINT64_C(1) << CF_ALLOC_COUNT_BITS) - 1;
+    return (struct cf_alloc_pending){
+        .allocations = biased >> CF_ALLOC_NET_BITS & counts,
+        .deallocations = biased >> (CF_ALLOC_NET_BITS + CF_ALLOC_COUNT_BITS),
+        .net_bytes = (int64_t)(biased & (CF_ALLOC_ONE - 1)) - (int64_t)half,
+    };
+}
 
 /* One per process. Any thread adds to it, atomically. */
 struct cf_alloc_process {
@@ -82,9 +120,7 @@ extern const struct cf_kind cf_kind_alloc_process;
 extern const struct cf_kind cf_kind_alloc_timeline;
 
 struct cf_alloc_thread {
-    struct cf_allocations *shard; /* NULL: see cf_alloc_count_slowly */
-    int64_t pending;              /* net bytes not yet told */
-    uint32_t countdown;           /* allocations until the net is told anyway */
+    struct cf_allocations *shard; /* NULL: see cf_alloc_count */
     uint8_t busy;                 /* the thread is inside of this module, or forking */
     uint8_t refused; /* no shard until the next fork: refused, or the thread is ending */
     uint8_t ends;    /* times its end was put off, so as to be the last to know of it */
@@ -105,11 +141,15 @@ void cf_alloc_begin(uint64_t bypass);
 /* Tells all of the calling thread's net, makes the last point and closes the segment. */
 void cf_alloc_end(void);
 
-/* Counts for a thread without a shard; claims one if it can. */
-void cf_alloc_count_slowly(const struct cf_alloc_change *change);
+/* Counts any change, also for a thread without a shard, which claims one if it can. */
+void cf_alloc_count(const struct cf_alloc_change *change);
 
-/* Tells the calling thread's net to the process. */
+/* Tells what is pending in the calling thread's shard to its other fields and to the process. */
 void cf_alloc_tell(struct cf_alloc_thread *thread);
+
+/* As the functions without "slowly", for blocks of any size and threads without a shard. */
+void cf_alloc_allocated_slowly(uint64_t requested, uint64_t usable);
+void cf_alloc_freed_slowly(uint64_t usable);
 
 /* Adds to a counter that only the calling thread writes. One instruction where the CPU has it, so
  * that a signal handler that allocates between the reading and the writing takes nothing away; on
@@ -123,9 +163,9 @@ static inline void cf_alloc_bump(uint64_t *counter, uint64_t value) {
 }
 
 /* As cf_alloc_bump; returns the sum. */
-static inline int64_t cf_alloc_bump_fetch(int64_t *counter, int64_t value) {
+static inline uint64_t cf_alloc_bump_fetch(uint64_t *counter, uint64_t value) {
 #if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-    int64_t before = value;
+    uint64_t before = value;
     __asm__("xaddq %0, %1" : "+r"(before), "+m"(*counter) : : "cc");
     return before + value;
 #else
@@ -134,13 +174,11 @@ static inline int64_t cf_alloc_bump_fetch(int64_t *counter, int64_t value) {
 #endif
 }
 
-/* Returns the class of a size; as cf_histogram_bucket, with two bits. */
-static inline uint32_t cf_alloc_size_class(uint64_t size) {
+/* Returns the class of a size below 2^40; as cf_histogram_bucket, with two bits. */
+static inline uint32_t cf_alloc_usual_class(uint64_t size) {
     enum { EXPONENT_BIAS = 1023, MANTISSA_BITS = 52 };
     if (size < (1u << CF_ALLOC_SUB_BITS))
         return (uint32_t)size;
-    if (cf_unlikely(size >> CF_ALLOC_SIZE_BITS))
-        return CF_ALLOC_SIZES - 1;
     double exact = (double)(int64_t)size;
     uint64_t bits;
     memcpy(&bits, &exact, sizeof bits);
@@ -148,42 +186,41 @@ static inline uint32_t cf_alloc_size_class(uint64_t size) {
            ((EXPONENT_BIAS + CF_ALLOC_SUB_BITS - 1u) << CF_ALLOC_SUB_BITS);
 }
 
-/* True when a net is far enough from 0 to be told. */
-static inline int cf_alloc_is_batch(int64_t pending) {
-    return (uint64_t)pending + CF_ALLOC_BATCH_BYTES > 2 * (uint64_t)CF_ALLOC_BATCH_BYTES;
+/* Returns the class of a size. */
+static inline uint32_t cf_alloc_size_class(uint64_t size) {
+    return size >> CF_ALLOC_SIZE_BITS ? CF_ALLOC_SIZES - 1 : cf_alloc_usual_class(size);
 }
 
-/* Counts a block of `usable` bytes that was allocated for a request of `requested`. */
+/* True when a pending word is to be told. */
+static inline int cf_alloc_is_full(uint64_t pending) {
+    return ((pending + CF_ALLOC_BATCH_BYTES) & CF_ALLOC_FULL) != 0;
+}
+
+/* Counts a block of `usable` bytes, fewer than CF_ALLOC_LARGE, that was allocated for a request of
+ * no more than these. */
 static inline void cf_alloc_allocated(uint64_t requested, uint64_t usable) {
-    struct cf_alloc_thread *thread = &cf_alloc_thread;
-    struct cf_allocations *shard = thread->shard;
+    struct cf_allocations *shard = cf_alloc_thread.shard;
     if (cf_unlikely(shard == NULL)) {
-        cf_alloc_count_slowly(&(struct cf_alloc_change){
-            .allocations = 1, .requested = requested, .allocated = usable});
+        cf_alloc_allocated_slowly(requested, usable);
         return;
     }
-    cf_alloc_bump(&shard->allocations, 1);
+    uint64_t pending = cf_alloc_bump_fetch(&shard->pending, CF_ALLOC_ONE + usable);
     cf_alloc_bump(&shard->bytes_allocated, usable);
-    cf_alloc_bump(&shard->sizes[cf_alloc_size_class(requested)], 1);
-    int64_t pending = cf_alloc_bump_fetch(&thread->pending, (int64_t)usable);
-    if (cf_unlikely(cf_alloc_is_batch(pending) || (int32_t)--thread->countdown <= 0))
-        cf_alloc_tell(thread);
+    cf_alloc_bump(&shard->sizes[cf_alloc_usual_class(requested)], 1);
+    if (cf_unlikely(cf_alloc_is_full(pending)))
+        cf_alloc_tell(&cf_alloc_thread);
 }
 
-/* Counts the end of a block of `usable` bytes. */
+/* Counts the end of a block of `usable` bytes, fewer than CF_ALLOC_LARGE. */
 static inline void cf_alloc_freed(uint64_t usable) {
-    struct cf_alloc_thread *thread = &cf_alloc_thread;
-    struct cf_allocations *shard = thread->shard;
+    struct cf_allocations *shard = cf_alloc_thread.shard;
     if (cf_unlikely(shard == NULL)) {
-        cf_alloc_count_slowly(&(struct cf_alloc_change){
-            .deallocations = 1, .requested = UINT64_MAX, .freed = usable});
+        cf_alloc_freed_slowly(usable);
         return;
     }
-    cf_alloc_bump(&shard->deallocations, 1);
-    cf_alloc_bump(&shard->bytes_freed, usable);
-    int64_t pending = cf_alloc_bump_fetch(&thread->pending, -(int64_t)usable);
-    if (cf_unlikely(cf_alloc_is_batch(pending)))
-        cf_alloc_tell(thread);
+    uint64_t pending = cf_alloc_bump_fetch(&shard->pending, CF_ALLOC_ONE_FREED - usable);
+    if (cf_unlikely(cf_alloc_is_full(pending)))
+        cf_alloc_tell(&cf_alloc_thread);
 }
 
 /* Counts a block of `before` usable bytes that became one of `after`. */

@@ -15,10 +15,17 @@
 
 enum { ARENA_BYTES = 1 << 16, ARENA_ALIGNMENT = 16 };
 
+/* glibc keeps a word before each block: its chunk's bytes, which a multiple of 16, and flags. See
+ * malloc.c, "chunk representation". */
+#define GLIBC_FLAGS ((size_t)7)
+#define GLIBC_MAPPED ((size_t)2)
+/* A chunk of its own mapping has another overhead, one this large is told by itself. */
+#define GLIBC_UNCOMMON (GLIBC_MAPPED | ~(size_t)(CF_ALLOC_LARGE - 1))
+
 static _Alignas(64) unsigned char arena[ARENA_BYTES];
 static size_t arena_used;
 
-/* An arena block is preceded by its size. */
+/* An arena block is preceded by its size and then a word that no block of glibc's in use has. */
 static void *arena_take(size_t alignment, size_t size) {
     if (size > ARENA_BYTES || alignment > 64)
         return NULL;
@@ -27,7 +34,9 @@ static void *arena_take(size_t alignment, size_t size) {
     if (start + bytes + 64 > ARENA_BYTES)
         return NULL;
     size_t at = (start + 64 + 63) & ~(size_t)63;
-    memcpy(arena + at - sizeof size, &size, sizeof size);
+    static const size_t mark = GLIBC_MAPPED;
+    memcpy(arena + at - 2 * sizeof size, &size, sizeof size);
+    memcpy(arena + at - sizeof size, &mark, sizeof mark);
     return arena + at;
 }
 
@@ -37,7 +46,7 @@ static inline bool in_arena(const void *block) {
 
 static size_t arena_size(const void *block) {
     size_t size;
-    memcpy(&size, (const unsigned char *)block - sizeof size, sizeof size);
+    memcpy(&size, (const unsigned char *)block - 2 * sizeof size, sizeof size);
     return size;
 }
 
@@ -169,12 +178,40 @@ static size_t first_malloc_usable_size(void *block) {
     return 0;
 }
 
+/* Whether blocks are glibc's, so that their size stands before them. Its malloc_usable_size also
+ * reads the word after a block to see whether it is in use: a cache miss for each that is freed. */
+static bool glibc_blocks;
+
+static inline size_t glibc_word(const void *block) {
+    return ((const size_t *)block)[-1];
+}
+
+/* Returns the usable bytes of a block in use that is none of the arena. */
+static inline size_t usable_size(void *block) {
+    if (cf_likely(glibc_blocks)) {
+        size_t word = glibc_word(block);
+        if (cf_likely(!(word & GLIBC_UNCOMMON)))
+            return (word & ~GLIBC_FLAGS) - sizeof(size_t);
+    }
+    return next.malloc_usable_size(block);
+}
+
+static __attribute__((noinline)) void *counted_slowly(void *block, size_t requested) {
+    if (block == NULL)
+        cf_alloc_failed();
+    else if (!in_arena(block))
+        cf_alloc_allocated_slowly(requested, next.malloc_usable_size(block));
+    return block;
+}
+
 /* Counts what an allocation function returned, and returns it. */
 static inline void *counted(void *block, size_t requested) {
-    if (cf_unlikely(block == NULL))
-        cf_alloc_failed();
-    else if (cf_likely(!in_arena(block)))
-        cf_alloc_allocated(requested, next.malloc_usable_size(block));
+    if (cf_unlikely(block == NULL || !glibc_blocks))
+        return counted_slowly(block, requested);
+    size_t word = glibc_word(block);
+    if (cf_unlikely(word & GLIBC_UNCOMMON))
+        return counted_slowly(block, requested);
+    cf_alloc_allocated(requested, (word & ~GLIBC_FLAGS) - sizeof(size_t));
     return block;
 }
 
@@ -190,10 +227,22 @@ CF_EXPORT void *calloc(size_t count, size_t size) {
     return counted(block, requested);
 }
 
-CF_EXPORT void free(void *block) {
-    if (cf_unlikely(block == NULL || in_arena(block)))
+static __attribute__((noinline)) void free_slowly(void *block) {
+    if (in_arena(block))
         return;
-    cf_alloc_freed(next.malloc_usable_size(block));
+    cf_alloc_freed_slowly(next.malloc_usable_size(block));
+    next.free(block);
+}
+
+CF_EXPORT void free(void *block) {
+    if (cf_unlikely(block == NULL))
+        return;
+    size_t word;
+    if (cf_unlikely(!glibc_blocks || ((word = glibc_word(block)) & GLIBC_UNCOMMON))) {
+        free_slowly(block);
+        return;
+    }
+    cf_alloc_freed((word & ~GLIBC_FLAGS) - sizeof(size_t));
     next.free(block);
 }
 
@@ -211,12 +260,12 @@ CF_EXPORT void *realloc(void *block, size_t size) {
         return counted(next.realloc(NULL, size), size);
     if (cf_unlikely(in_arena(block)))
         return leave_arena(block, size);
-    size_t before = next.malloc_usable_size(block);
+    size_t before = usable_size(block);
     void *moved = next.realloc(block, size);
     if (cf_likely(moved != NULL))
-        cf_alloc_reallocated(size, before, next.malloc_usable_size(moved));
+        cf_alloc_reallocated(size, before, usable_size(moved));
     else if (size == 0)
-        cf_alloc_freed(before);
+        cf_alloc_freed_slowly(before);
     else
         cf_alloc_failed();
     return moved;
@@ -275,6 +324,24 @@ static void *object_of(void *symbol) {
     return symbol && dladdr(symbol, &info) ? info.dli_fbase : NULL;
 }
 
+/* Looks whether the next allocator is glibc's own and a few of its blocks are as expected. */
+static bool has_glibc_blocks(void) {
+    if (object_of(dlsym(RTLD_NEXT, "malloc")) !=
+            object_of(dlsym(RTLD_NEXT, "gnu_get_libc_version")) ||
+        next.malloc_usable_size == first_malloc_usable_size)
+        return false;
+    bool equal = true;
+    for (size_t size = 1; size <= 4096 && equal; size = size * 5 + 3) {
+        size_t *block = next.malloc(size);
+        if (!block)
+            return false;
+        size_t held = (glibc_word(block) & ~GLIBC_FLAGS) - sizeof(size_t);
+        equal = !(glibc_word(block) & GLIBC_UNCOMMON) && held == next.malloc_usable_size(block);
+        next.free(block);
+    }
+    return equal;
+}
+
 uint64_t cf_alloc_bypassed(void) {
     uint64_t bypass = 0;
     void *own;
@@ -291,6 +358,8 @@ uint64_t cf_alloc_bypassed(void) {
 
 __attribute__((constructor)) static void begin(void) {
     int saved_errno = errno;
+    resolve();
+    glibc_blocks = sizeof(size_t) == 8 && has_glibc_blocks();
     cf_alloc_take_request();
     cf_alloc_begin(cf_alloc_bypassed());
     errno = saved_errno;
