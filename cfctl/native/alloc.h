@@ -162,16 +162,10 @@ static inline void cf_alloc_bump(uint64_t *counter, uint64_t value) {
 #endif
 }
 
-/* As cf_alloc_bump; returns the sum. */
+/* As cf_alloc_bump; returns what the counter then holds. */
 static inline uint64_t cf_alloc_bump_fetch(uint64_t *counter, uint64_t value) {
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-    uint64_t before = value;
-    __asm__("xaddq %0, %1" : "+r"(before), "+m"(*counter) : : "cc");
-    return before + value;
-#else
-    cf_bump(counter, value);
+    cf_alloc_bump(counter, value);
     return cf_load_relaxed(counter);
-#endif
 }
 
 /* Returns the class of a size below 2^40; as cf_histogram_bucket, with two bits. */
