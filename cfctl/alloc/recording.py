@@ -27,7 +27,7 @@ _TIMELINE_KIND: Final = "alloc_timeline"
 # The bits of enum cf_alloc_bypass in native/alloc.h.
 _BYPASS: Final = {
     1: "The program brings its own malloc; what it allocates by that is not counted.",
-    2: "The allocator's operator new does not call malloc; C++ new and delete are not counted.",
+    2: "With this allocator C++ new and delete do not call malloc; they are not counted.",
 }
 _PEAK_METHOD: Final = "each thread tells its net at +-64 KiB or after 8192 calls"
 # A batch is told in some nanoseconds and read in a microsecond: twice in a row is rare.

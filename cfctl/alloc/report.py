@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from cfctl.alloc.counts import Counts, SizeClass
-from cfctl.alloc.growth import Growth, TimelinePoint
 from cfctl.records import Document, Judgement, Measurement
 
-SITES_HINT = "Where in a Python program: cfctl alloc run --with memray -- python app.py"
+if TYPE_CHECKING:
+    from cfctl.alloc.growth import Growth, TimelinePoint
+
+SITES_HINT: Final = "Where in a Python program: cfctl alloc run --with memray -- python app.py"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
+import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from cfctl import _native, paths
 from cfctl.alloc.executable import require_countable
 from cfctl.alloc.recording import process_of_file
 from cfctl.alloc.report import AllocReport, ProcessAllocations, build_report
+from cfctl.alloc.sites import summary, under_memray
 from cfctl.errors import SegmentError, os_error_reason
 from cfctl.launch import LaunchError, run_to_end
 from cfctl.segment.directory import segments_of_run
@@ -46,16 +49,25 @@ def library_path() -> Path:
     return path
 
 
-def run_and_count(command: Sequence[str], follow_children: bool = False) -> AllocOutcome:
+def run_and_count(
+    command: Sequence[str], follow_children: bool = False, with_memray: bool = False
+) -> AllocOutcome:
     """Run a command and return its exit status with the report of its processes.
 
-    Raises LaunchError when it was not run: not found, not executable, or not to be counted.
+    With memray it runs under both, and the report has memray's summary too. Raises LaunchError when
+    it was not run: not found, not executable, or not to be counted.
     """
     library = library_path()
     require_countable(command, library)
     run_id = uuid.uuid4().hex
-    status = run_to_end(command, counting_environment(library, run_id, follow_children))
-    return AllocOutcome(status, report_of_run(run_id))
+    environment = counting_environment(library, run_id, follow_children)
+    if not with_memray:
+        return AllocOutcome(run_to_end(command, environment), report_of_run(run_id))
+    with tempfile.TemporaryDirectory(prefix="cfctl-") as directory:
+        capture = Path(directory) / "memray.bin"
+        status = run_to_end(under_memray(command, capture), environment)
+        sites = summary(command[0], capture)
+    return AllocOutcome(status, dataclasses.replace(report_of_run(run_id), sites=sites))
 
 
 def counting_environment(library: Path, run_id: str, follow_children: bool) -> dict[str, str]:

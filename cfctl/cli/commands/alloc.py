@@ -40,6 +40,10 @@ def run(
     follow_children: Annotated[
         bool, typer.Option("--follow-children", help="Count in the programs it starts, too.")
     ] = False,
+    with_tool: Annotated[
+        str | None,
+        typer.Option("--with", metavar="memray", help="Run memray along and show its sites of allocation."),
+    ] = None,
     fail_above: FailAboveOption = None,
     format: FormatOption = None,
     json: JsonOption = False,
@@ -62,15 +66,17 @@ def run(
     from cfctl.alloc.limits import judged, parse_limits
     from cfctl.alloc.run import run_and_count
     from cfctl.cli.app import report_error
-    from cfctl.errors import CfctlError
+    from cfctl.errors import CfctlError, InputError
     from cfctl.launch import FAILED, LaunchError
     from cfctl.render.alloc import render
 
     limits = parse_limits(fail_above) if fail_above else ()
+    if with_tool not in {None, "memray"}:
+        raise InputError(f"There is no tool '{with_tool}'.", "Tools: memray.")
     where = Output.resolve(format, json, output, unit, to_stderr=True)
     prune_by_settings()
     try:
-        outcome = run_and_count(command, follow_children)
+        outcome = run_and_count(command, follow_children, with_tool is not None)
     except LaunchError as error:
         report_error(error)
         raise typer.Exit(error.status) from None
