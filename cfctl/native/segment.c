@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,13 @@
 #include "atomic.h"
 #include "tick.h"
 
-enum { NAME_ATTEMPTS = 100 };
+enum {
+    NAME_ATTEMPTS = 100,
+    /* Where the file's descriptor is out of the way: a shell gives low numbers to redirections, and
+     * a program may expect the next one to be free. */
+    HIGH_DESCRIPTOR = 960,
+    HIGH_DESCRIPTOR_OF_FEW = 200,
+};
 
 /* Reads a small file into a NUL-terminated buffer; returns its length, -1 if it can not be read. */
 static ssize_t read_small(const char *path, char *buffer, size_t capacity) {
@@ -121,6 +128,35 @@ static int reserve(int fd, uint64_t from, uint64_t to) {
     return -error;
 }
 
+/* Returns whether a descriptor leads to the segment's file. */
+static bool leads_to(const struct cf_segment *segment, int fd) {
+    struct stat status;
+    return fd >= 0 && fstat(fd, &status) == 0 && (uint64_t)status.st_dev == segment->device &&
+           (uint64_t)status.st_ino == segment->inode;
+}
+
+/* As reserve, also when the program has closed the segment's descriptor or put another file there.
+ */
+static int reserve_in_file(struct cf_segment *segment, uint64_t from, uint64_t to) {
+    if (leads_to(segment, segment->fd))
+        return reserve(segment->fd, from, to);
+    int fd = open(segment->path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    int error = leads_to(segment, fd) ? reserve(fd, from, to) : -EBADF;
+    if (fd >= 0)
+        close(fd);
+    return error;
+}
+
+static int move_up(int fd) {
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, HIGH_DESCRIPTOR);
+    if (moved < 0)
+        moved = fcntl(fd, F_DUPFD_CLOEXEC, HIGH_DESCRIPTOR_OF_FEW);
+    if (moved < 0)
+        return fd;
+    close(fd);
+    return moved;
+}
+
 static int lock_whole(int fd) {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     return fcntl(fd, F_OFD_SETLK, &lock) == 0 ? 0 : -errno;
@@ -140,7 +176,7 @@ static int create_file(int directory_fd, char *name, size_t capacity) {
         int fd = openat(directory_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
                         S_IRUSR | S_IWUSR);
         if (fd >= 0 || errno != EEXIST)
-            return fd >= 0 ? fd : -errno;
+            return fd >= 0 ? move_up(fd) : -errno;
     }
     return -EEXIST;
 }
@@ -149,6 +185,9 @@ static int map_file(struct cf_segment *segment, int fd, const char *run_id, uint
     int error = lock_whole(fd);
     if (error == 0)
         error = reserve(fd, 0, CF_SEGMENT_HEADER_BYTES);
+    struct stat status;
+    if (error == 0 && fstat(fd, &status) != 0)
+        error = -errno;
     if (error != 0)
         return error;
     void *base = mmap(NULL, limit, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -157,6 +196,8 @@ static int map_file(struct cf_segment *segment, int fd, const char *run_id, uint
     segment->header = base;
     segment->limit_bytes = limit;
     segment->fd = fd;
+    segment->device = (uint64_t)status.st_dev;
+    segment->inode = (uint64_t)status.st_ino;
     fill_header(segment->header, run_id, limit);
     return 0;
 }
@@ -209,7 +250,7 @@ void cf_segment_close(struct cf_segment *segment) {
 
 void cf_segment_forget(struct cf_segment *segment) {
     munmap(segment->header, segment->limit_bytes);
-    if (segment->fd >= 0)
+    if (leads_to(segment, segment->fd))
         close(segment->fd);
     *segment = (struct cf_segment){.fd = -1};
 }
@@ -222,7 +263,7 @@ static int take_space(struct cf_segment *segment, uint64_t bytes, uint64_t *offs
     if (aligned > segment->limit_bytes - used)
         return -ENOSPC;
     if (segment->fd >= 0) {
-        int error = reserve(segment->fd, used, used + aligned);
+        int error = reserve_in_file(segment, used, used + aligned);
         if (error != 0)
             return error;
     }

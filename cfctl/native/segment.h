@@ -127,6 +127,8 @@ struct cf_segment {
     struct cf_segment_header *header;
     uint64_t limit_bytes; /* mapped */
     int fd;               /* -1: in anonymous memory, seen by nobody else */
+    uint64_t device;      /* this and the next tell whether `fd` still is the segment's file: */
+    uint64_t inode;       /* the program may have closed it and opened another */
     char path[CF_SEGMENT_PATH_BYTES];
 };
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 from typing import Annotated
 
 import typer
@@ -23,8 +21,8 @@ from cfctl.cli.profile_commands.report import (
 )
 from cfctl.cli.profile_commands.system import system
 from cfctl.cli.profile_commands.timeline import timeline
+from cfctl.cli.segment_limits import prune_by_settings
 from cfctl.cli.typer_app import command_group
-from cfctl.errors import SegmentError, StateError
 from cfctl.text import safe_text
 
 app = command_group("Operations of a program: counts, errors and latencies, live or afterwards.")
@@ -78,14 +76,14 @@ def run(
     """
     from cfctl.cli.app import report_error
     from cfctl.errors import CfctlError
-    from cfctl.profile.launch import FAILED, LaunchError
+    from cfctl.launch import FAILED, LaunchError
     from cfctl.profile.patterns import parse_pattern
     from cfctl.profile.run import run_and_record
     from cfctl.render.profile import render
 
     patterns = [parse_pattern(text) for text in function or []]
     where = Output.resolve(format, json, output, unit, to_stderr=True)
-    _prune_by_settings()
+    prune_by_settings()
     try:
         outcome = run_and_record(command, patterns, follow_children, timeline)
     except LaunchError as error:
@@ -130,21 +128,3 @@ def _set_paused(program: str | None, paused: bool) -> None:
 
     pid = set_paused(find_segment(program), paused)
     message(f"{'Paused' if paused else 'Resumed'} process {pid}.")
-
-
-def _prune_by_settings() -> None:
-    """Remove the ended segments that the settings say are too old or too many."""
-    from cfctl import config
-    from cfctl.segment.directory import list_segments, remove_segment, user_directories
-    from cfctl.segment.reaper import prunable
-
-    settings = config.load()
-    try:
-        files = list_segments(user_directories()).files
-    except SegmentError:
-        # Whether the directory can be used is the program's to say, and it will.
-        return
-    limits = settings.get("segments.max-age"), settings.get("segments.max-total")
-    for file in prunable(files, time.time_ns(), *limits):
-        with contextlib.suppress(StateError):
-            remove_segment(file)
