@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cfctl import _native
 from cfctl.pool.objects import Pool
@@ -49,16 +49,3 @@ class BufferPool(Pool[bytearray]):
 
         shown = name or f"bytearray({size_bytes})"
         return _native.Pool.__new__(cls, make, None, max_idle, shown, False, size_bytes, zero)
-
-    if TYPE_CHECKING:
-
-        def __init__(
-            self,
-            size_bytes: int,
-            max_idle: int = DEFAULT_MAX_IDLE,
-            *,
-            zero: bool = False,
-            first_touch: bool = False,
-            name: str | None = None,
-        ) -> None:
-            """Everything is done by __new__."""

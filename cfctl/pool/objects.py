@@ -50,10 +50,6 @@ class Pool(_native.Pool, Generic[T]):
         open_segment()
         return super().__new__(cls, factory, reset, max_idle, name or callable_name(factory), debug)
 
-    def __init__(self, *arguments: object, **keywords: object) -> None:
-        # All was done when it was made.
-        pass
-
     if TYPE_CHECKING:
 
         def acquire(self) -> T:

@@ -34,6 +34,8 @@ class Child:
 class Slotted:
     __slots__ = ("__weakref__", "other")
 
+    other: object
+
 
 class Named:
     def __init__(self) -> None:
@@ -188,7 +190,11 @@ def test_an_object_that_hides_its_attributes_runs_no_code_of_its_own() -> None:
             ran.append("repr")
             raise RuntimeError
 
-    found = cycles(lambda: [Hostile() for _ in range(3)].clear())
+    def act() -> None:
+        for _ in range(3):
+            Hostile()
+
+    found = cycles(act)
     assert found.groups[0].count == 3
     assert ran == []
 

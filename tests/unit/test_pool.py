@@ -162,7 +162,7 @@ def test_an_item_whose_reset_fails_is_dropped_and_the_releaser_is_told() -> None
 
 
 def test_a_reset_may_not_release_what_it_is_given_but_may_use_the_pool() -> None:
-    refused = []
+    refused: list[PoolError] = []
 
     def reset(item: Item) -> None:
         try:
