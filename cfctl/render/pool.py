@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 def render(document: PoolReport, console: Console, shown_unit: str | None) -> None:  # noqa: ARG001
     """Print one row per pool, the busiest first, and below it what is wrong with any."""
-    command = safe_text(" ".join(document.command_line), 60) or "?"
-    console.print(cell(f"Pools of process {document.pid} ({document.state}): {command}"), soft_wrap=True)
+    heading = f"Pools of process {document.pid} ({document.state}): "
+    command = safe_text(" ".join(document.command_line), max(20, console.width - len(heading))) or "?"
+    console.print(cell(heading + command), soft_wrap=True)
     if not document.pools:
         console.print(cell("It has no pool."))
     else:

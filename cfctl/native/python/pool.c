@@ -314,7 +314,7 @@ static inline bool settle(struct pool_object *self, PyObject *item, uint32_t slo
 
 static int release_with_reset(struct pool_object *self, PyObject *item, uint32_t slot) {
     PyObject *reset = Py_NewRef(self->reset);
-    PyObject *result = PyObject_CallOneArg(reset, item);
+    PyObject *result = PyObject_Vectorcall(reset, &item, 1, NULL);
     Py_DECREF(reset);
     LOCK((PyObject *)self);
     if (!result) {
