@@ -218,16 +218,14 @@ static int64_t add_live(struct cf_alloc_process *process, int64_t net) {
 /* Moves what is pending to the fields; returns its net. */
 static int64_t take_pending(struct cf_allocations *shard) {
     cf_alloc_bump(&shard->tells_begun, 1);
-    cf_fence_release();
     uint64_t word = cf_load_relaxed(&shard->pending);
     struct cf_alloc_pending pending = cf_alloc_unpack(word);
-    cf_alloc_bump(&shard->allocations, pending.allocations);
-    cf_alloc_bump(&shard->deallocations, pending.deallocations);
-    cf_alloc_bump((uint64_t *)&shard->net_bytes, (uint64_t)pending.net_bytes);
+    cf_alloc_bump_after(&shard->allocations, pending.allocations);
+    cf_alloc_bump_after(&shard->deallocations, pending.deallocations);
+    cf_alloc_bump_after((uint64_t *)&shard->net_bytes, (uint64_t)pending.net_bytes);
     /* Taken away, not set to 0: what a signal handler adds meanwhile stays. */
-    cf_alloc_bump(&shard->pending, -word);
-    cf_fence_release();
-    cf_alloc_bump(&shard->tells_ended, 1);
+    cf_alloc_bump_after(&shard->pending, -word);
+    cf_alloc_bump_after(&shard->tells_ended, 1);
     return pending.net_bytes;
 }
 
@@ -413,12 +411,18 @@ void cf_alloc_failed(void) {
     cf_alloc_count(&(struct cf_alloc_change){.failures = 1, .requested = UINT64_MAX});
 }
 
+/* ThreadSanitizer's own last round must come after ours. */
+#if defined(__SANITIZE_THREAD__)
+enum { LAST_ROUND = _POSIX_THREAD_DESTRUCTOR_ITERATIONS - 1 };
+#else
+enum { LAST_ROUND = _POSIX_THREAD_DESTRUCTOR_ITERATIONS };
+#endif
+
 /* Destructors of other keys may still free: this one puts itself off until the last round. What
  * comes after it, such as glibc's own buffers, counts in the shared shard. */
 static void thread_ended(void *argument) {
     struct cf_alloc_thread *thread = argument;
-    if (++thread->ends < _POSIX_THREAD_DESTRUCTOR_ITERATIONS &&
-        pthread_setspecific(thread_key, thread) == 0)
+    if (++thread->ends < LAST_ROUND && pthread_setspecific(thread_key, thread) == 0)
         return;
     struct cf_allocations *shard = thread->shard;
     if (!shard)

@@ -156,9 +156,18 @@ void cf_alloc_freed_slowly(uint64_t usable);
  * other CPUs such a handler's count can be lost. */
 static inline void cf_alloc_bump(uint64_t *counter, uint64_t value) {
 #if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-    __asm__("addq %1, %0" : "+m"(*counter) : "re"(value) : "cc");
+    __asm__ volatile("addq %1, %0" : "+m"(*counter) : "re"(value) : "cc");
 #else
     cf_bump(counter, value);
+#endif
+}
+
+/* As cf_alloc_bump, after all that stands before it. Partner: a reader who copies upwards. */
+static inline void cf_alloc_bump_after(uint64_t *counter, uint64_t value) {
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+    __asm__ volatile("addq %1, %0" : "+m"(*counter) : "re"(value) : "cc", "memory");
+#else
+    cf_store_release(counter, cf_load_relaxed(counter) + value);
 #endif
 }
 

@@ -1,6 +1,5 @@
 /* The preload library and the environment: the program sees what it would have seen; a program that
  * replaces itself by exec is counted on; its children are not, unless they are to be followed. */
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -79,9 +78,10 @@ static void configure(const char *text) {
 }
 
 void cf_alloc_take_request(void) {
-    Dl_info info;
-    if (dladdr((void *)&counted_pid, &info) && info.dli_fname)
-        snprintf(library, sizeof library, "%s", info.dli_fname);
+    struct cf_alloc_object own = {.address = &counted_pid};
+    cf_alloc_find_object(&own);
+    if (own.name)
+        snprintf(library, sizeof library, "%s", own.name);
     look_up();
     counted_pid = getpid();
     const char *text = getenv(CF_ALLOC_REQUEST);

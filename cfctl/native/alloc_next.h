@@ -11,6 +11,17 @@
 /* Stores the next definition of a function in the order of libraries; NULL when there is none. */
 void cf_alloc_next(const char *name, void *function_pointer);
 
+/* What is loaded at an address; both NULL when nothing is. */
+struct cf_alloc_object {
+    const void *address; /* in: what is looked for */
+    const void *base;    /* of the object's first segment */
+    const char *name;    /* its path; "" for the program itself */
+};
+
+/* Finds the object of `address`. Much cheaper than dladdr, which also looks for the nearest symbol.
+ */
+void cf_alloc_find_object(struct cf_alloc_object *object);
+
 /* Returns enum cf_alloc_bypass bits: what the program calls past this library. */
 uint64_t cf_alloc_bypassed(void);
 

@@ -4,6 +4,7 @@
  * while it does, blocks come from a small arena that is never given back and is not counted. */
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <malloc.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -318,10 +319,33 @@ struct cf_owner *cfctl_segment_owner(void) {
     return &cf_owner_own;
 }
 
+static int is_object(struct dl_phdr_info *info, size_t size, void *argument) {
+    (void)size;
+    struct cf_alloc_object *object = argument;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *part = &info->dlpi_phdr[i];
+        uintptr_t start = (uintptr_t)info->dlpi_addr + part->p_vaddr;
+        if (part->p_type == PT_LOAD && (uintptr_t)object->address - start < part->p_memsz) {
+            object->base = (const void *)((uintptr_t)info->dlpi_addr + info->dlpi_phdr[0].p_vaddr);
+            object->name = info->dlpi_name;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+void cf_alloc_find_object(struct cf_alloc_object *object) {
+    object->base = NULL;
+    object->name = NULL;
+    if (object->address)
+        dl_iterate_phdr(is_object, object);
+}
+
 /* The base address of the object that holds a symbol's definition; NULL when there is none. */
-static void *object_of(void *symbol) {
-    Dl_info info;
-    return symbol && dladdr(symbol, &info) ? info.dli_fbase : NULL;
+static const void *object_of(const void *symbol) {
+    struct cf_alloc_object object = {.address = symbol};
+    cf_alloc_find_object(&object);
+    return object.base;
 }
 
 /* Looks whether the next allocator is glibc's own and a few of its blocks are as expected. */
@@ -350,7 +374,7 @@ uint64_t cf_alloc_bypassed(void) {
     if (object_of(dlsym(RTLD_DEFAULT, "malloc")) != object_of(own))
         bypass |= CF_ALLOC_OWN_MALLOC;
     /* libstdc++'s operator new calls malloc; an allocator that defines both does not. */
-    void *operator_new = object_of(dlsym(RTLD_DEFAULT, "_Znwm"));
+    const void *operator_new = object_of(dlsym(RTLD_DEFAULT, "_Znwm"));
     if (operator_new && operator_new == object_of(dlsym(RTLD_NEXT, "malloc")))
         bypass |= CF_ALLOC_OWN_NEW;
     return bypass;

@@ -1,5 +1,5 @@
-/* Nanoseconds of one free and one malloc: "loop THREADS ROUNDS" over a table of 4096 live blocks of 1 to
- * 1024 bytes a thread, "tight" with one block, which never leaves the thread's cache. */
+/* Nanoseconds of one free and one malloc: "loop THREADS ROUNDS" over a table of 4096 live blocks of
+ * 1 to 1024 bytes a thread, "tight" with one block, which never leaves the thread's cache. */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -1,6 +1,7 @@
 /* Allocates in known numbers on N threads, every function of the family, and prints what it did:
  * allocations, deallocations, reallocations, failures, usable bytes allocated, usable bytes freed.
- * What the C library allocates beside it (threads, stdio) is the difference to a run of 0 rounds. */
+ * What the C library allocates beside it (threads, stdio) is the difference to a run of 0 rounds.
+ */
 #define _GNU_SOURCE
 #include <malloc.h>
 #include <pthread.h>
