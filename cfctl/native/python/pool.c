@@ -112,19 +112,12 @@ static inline void set_idle(struct pool_object *self, struct cf_pool *counters, 
 }
 
 /* Whether an item that is out has been destroyed. A dead reference to it is what tells; without
- * one nothing does. */
+ * one nothing does. The call is the one look that no version has deprecated. */
 static bool is_dead(PyObject *watch) {
-    if (!watch)
-        return false;
-#if PY_VERSION_HEX >= 0x030d0000 && !defined(Py_LIMITED_API)
-    PyObject *item;
-    int alive = PyWeakref_GetRef(watch, &item);
-    if (alive > 0)
-        Py_DECREF(item);
-    return alive == 0;
-#else
-    return PyWeakref_GetObject(watch) == Py_None;
-#endif
+    PyObject *item = watch ? PyObject_CallNoArgs(watch) : NULL;
+    bool dead = item == Py_None;
+    Py_XDECREF(item);
+    return dead;
 }
 
 static inline uint32_t out_or_less(uint32_t count) {
