@@ -134,7 +134,7 @@ def _timeline(entries: Iterable[Entry]) -> list[TimelinePoint]:
         columns = [entry.values.get(name) for name in ("time_ns", "live_bytes")]
         if entry.kind != _TIMELINE_KIND or not all(isinstance(column, bytes) for column in columns):
             continue
-        times, live = (memoryview(column).cast(code) for column, code in zip(columns, "Qq", strict=True))  # type: ignore[arg-type]
+        times, live = (memoryview(column).cast(code) for column, code in zip(columns, "Qq", strict=True))  # type: ignore[call-overload, arg-type]
         points |= {time: bytes_ for time, bytes_ in zip(times, live, strict=True) if time}
     return [TimelinePoint(time, points[time]) for time in sorted(points)]
 
