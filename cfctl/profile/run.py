@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl import paths
 from cfctl.errors import SegmentError, StateError
+from cfctl.launch import run_to_end
 from cfctl.profile import inject
 from cfctl.profile.inject.sitecustomize import REQUEST_VARIABLE
 from cfctl.profile.instrument import NEAREST_TO
 from cfctl.profile.interpreter import check_interpreter, python_command
-from cfctl.profile.launch import run_to_end
 from cfctl.profile.patterns import FunctionPattern, unmatched
 from cfctl.profile.recording import record_of_file
 from cfctl.profile.report import ProfileReport, Recording, build_report

@@ -116,17 +116,17 @@ def test_a_command_that_this_kernel_does_not_know_is_not_given() -> None:
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let a test register checks of its own and forget them."""
-    engine.catalogue()
+    engine.every_check()
     known = dict(engine._registered)
     yield
     engine._registered.clear()
     engine._registered.update(known)
-    engine.catalogue.cache_clear()
+    engine.every_check.cache_clear()
 
 
 @pytest.mark.usefixtures("registered")
 def test_a_check_that_raises_is_an_error_and_the_others_go_on(tmp_path: Path) -> None:
-    engine.catalogue.cache_clear()
+    engine.every_check.cache_clear()
 
     @check("BROKEN", "Broken", Severity.LOW, Area.CLOCK, rule="never", source="a test")
     def broken(host: Host) -> Outcome:
@@ -179,7 +179,7 @@ def test_a_missed_target_fails_and_one_that_can_not_be_judged_is_inconclusive() 
 
 @pytest.mark.usefixtures("registered")
 def test_a_sample_that_raises_is_an_error_of_its_check_only(tmp_path: Path) -> None:
-    engine.catalogue.cache_clear()
+    engine.every_check.cache_clear()
 
     def broken_sample(view: HostView, pid: int | None) -> int:
         raise KeyError("counter")

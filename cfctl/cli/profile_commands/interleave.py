@@ -86,7 +86,7 @@ def _turns(rounds: int) -> Iterator[int]:
 
 def _run(command: Sequence[str], patterns: Sequence[FunctionPattern]) -> dict[str, Any]:
     """Return the saved form of what one run recorded; raises a CfctlError when it failed."""
-    from cfctl.profile.launch import LaunchError
+    from cfctl.launch import LaunchError
     from cfctl.profile.run import run_and_record
     from cfctl.records import to_plain
 

@@ -6,9 +6,9 @@
 #include "tick.h"
 
 static const struct cf_binding_topic *const topics[] = {
-    &cf_topic_clock, &cf_topic_segment,        &cf_topic_operation,
-    &cf_topic_span,  &cf_topic_timed_function, &cf_topic_monitor,
-    &cf_topic_probe, &cf_topic_perf,           &cf_topic_sparse,
+    &cf_topic_clock,          &cf_topic_segment, &cf_topic_operation, &cf_topic_span,
+    &cf_topic_timed_function, &cf_topic_monitor, &cf_topic_probe,     &cf_topic_perf,
+    &cf_topic_sparse,         &cf_topic_pool,    &cf_topic_track,
 };
 
 PyObject *cf_raise_errno(int negative_errno, const char *what) {
@@ -58,6 +58,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     struct cf_module_state *state = PyModule_GetState(module);
     Py_VISIT(state->operation_type);
     Py_VISIT(state->span_type);
+    Py_VISIT(state->lease_type);
     Py_VISIT(state->method_type);
     return 0;
 }
@@ -66,6 +67,7 @@ static int module_clear(PyObject *module) {
     struct cf_module_state *state = PyModule_GetState(module);
     Py_CLEAR(state->operation_type);
     Py_CLEAR(state->span_type);
+    Py_CLEAR(state->lease_type);
     Py_CLEAR(state->method_type);
     return 0;
 }
