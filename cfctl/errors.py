@@ -8,6 +8,10 @@ CfctlError
   +-- SegmentError          a segment is missing, foreign, torn or truncated
   +-- PoolError             an item is not the pool's, or is released twice
   +-- StateError            a state file or directory can not be read or written
+  +-- ResourceExhausted     a ring was full: nothing was accepted
+  +-- SubscriptionNotFound  a subscription has ended, or never was this bus's
+  +-- TemporalViolation     a deadline had passed before its message was published
+  +-- ClockOffsetError      a message is stamped too far ahead of this host's clock
 """
 
 from __future__ import annotations
@@ -52,6 +56,22 @@ class PoolError(CfctlError):
 
 class StateError(CfctlError):
     """Raised when a state file or directory can not be read or written."""
+
+
+class ResourceExhausted(CfctlError):  # noqa: N818 - the word of the bus's vocabulary
+    """Raised when a ring was full: nothing was accepted."""
+
+
+class SubscriptionNotFound(CfctlError):  # noqa: N818 - the word of the bus's vocabulary
+    """Raised for a subscription that has ended, or never was this bus's."""
+
+
+class TemporalViolation(CfctlError):  # noqa: N818 - the word of the bus's vocabulary
+    """Raised when a deadline had passed before its message was published."""
+
+
+class ClockOffsetError(CfctlError):
+    """Raised when a message is stamped too far ahead of this host's clock."""
 
 
 def os_error_reason(error: OSError) -> str:

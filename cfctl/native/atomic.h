@@ -11,6 +11,12 @@
 #define cf_store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
 #define cf_add_relaxed(p, v) __atomic_fetch_add((p), (v), __ATOMIC_RELAXED)
 
+/* Replaces *(expected) by v; when it was another value, stores that in *(expected) and is false.
+ * May fail for no reason: for loops. Relaxed: of one word alone all threads see one order anyway.
+ */
+#define cf_replace_relaxed(p, expected, v) \
+    __atomic_compare_exchange_n((p), (expected), (v), 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)
+
 /* Publication: all that stands before the release is seen by who acquires the value. */
 #define cf_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
 #define cf_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)

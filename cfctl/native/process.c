@@ -26,7 +26,7 @@ struct kind_table {
     uint64_t fields;
 };
 
-enum { MAX_KINDS = 16 };
+enum { MAX_KINDS = 32 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;

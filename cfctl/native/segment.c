@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "atomic.h"
+#include "place.h"
 #include "tick.h"
 
 enum {
@@ -24,47 +25,13 @@ enum {
     HIGH_DESCRIPTOR_OF_FEW = 200,
 };
 
-/* Reads a small file into a NUL-terminated buffer; returns its length, -1 if it can not be read. */
-static ssize_t read_small(const char *path, char *buffer, size_t capacity) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    size_t length = 0;
-    ssize_t got;
-    while (length < capacity - 1 && (got = read(fd, buffer + length, capacity - 1 - length)) != 0) {
-        if (got > 0)
-            length += (size_t)got;
-        else if (errno != EINTR)
-            break;
-    }
-    close(fd);
-    buffer[length] = '\0';
-    return (ssize_t)length;
-}
-
-/* Field 22 of /proc/self/stat; fields are counted after the last ')', as a command may hold one. */
-static uint64_t own_start_time(void) {
-    char text[1024];
-    if (read_small("/proc/self/stat", text, sizeof text) <= 0)
-        return 0;
-    const char *cursor = strrchr(text, ')');
-    for (int field = 2; cursor && field < 22; field++)
-        cursor = strchr(cursor + 1, ' ');
-    return cursor ? strtoull(cursor + 1, NULL, 10) : 0;
-}
-
-static uint64_t own_pid_namespace(void) {
-    struct stat status;
-    return stat("/proc/self/ns/pid", &status) == 0 ? (uint64_t)status.st_ino : 0;
-}
-
 /* What names a process for good, read once for the file's name and the header. */
 struct identity {
     uint64_t pid, start_time, pid_namespace;
 };
 
 static struct identity own_identity(void) {
-    return (struct identity){(uint64_t)getpid(), own_start_time(), own_pid_namespace()};
+    return (struct identity){(uint64_t)getpid(), cf_place_start_time(), cf_place_pid_namespace()};
 }
 
 static void fill_identity(struct cf_segment_header *header, const struct identity *identity,
@@ -73,10 +40,9 @@ static void fill_identity(struct cf_segment_header *header, const struct identit
     header->uid = (uint32_t)geteuid();
     header->start_time = identity->start_time;
     header->pid_namespace = identity->pid_namespace;
-    if (read_small("/proc/sys/kernel/random/boot_id", header->boot_id, sizeof header->boot_id) > 0)
-        header->boot_id[strcspn(header->boot_id, "\n")] = '\0';
-    ssize_t length =
-        read_small("/proc/self/cmdline", header->command_line, sizeof header->command_line);
+    cf_place_boot_id(header->boot_id, sizeof header->boot_id);
+    long length =
+        cf_place_read("/proc/self/cmdline", header->command_line, sizeof header->command_line);
     header->command_line_bytes = length > 0 ? (uint32_t)length : 0;
     if (run_id)
         snprintf(header->run_id, sizeof header->run_id, "%s", run_id);
@@ -109,37 +75,6 @@ static void fill_header(struct cf_segment_header *header, const struct identity 
     cf_store_release((uint64_t *)(void *)header->magic, magic);
 }
 
-/* Opens the directory, made private if it is not there; a link or another's directory is refused.
- */
-static int open_directory(const char *directory) {
-    if (mkdir(directory, 0700) != 0 && errno != EEXIST)
-        return -errno;
-    int fd = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return errno == ELOOP || errno == ENOTDIR ? -EPERM : -errno;
-    struct stat status;
-    int result = fstat(fd, &status) != 0 ? -errno : fd;
-    if (result >= 0 && (status.st_uid != geteuid() || (status.st_mode & 077) != 0))
-        result = -EPERM;
-    if (result < 0)
-        close(fd);
-    return result;
-}
-
-/* Writing into a hole of a full file system is SIGBUS, so space is reserved first. */
-static int reserve(int fd, uint64_t from, uint64_t to) {
-    /* Growing past RLIMIT_FSIZE would be SIGXFSZ. */
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
-        to > (uint64_t)limit.rlim_cur)
-        return -EFBIG;
-    int error;
-    do {
-        error = posix_fallocate(fd, (off_t)from, (off_t)(to - from));
-    } while (error == EINTR);
-    return -error;
-}
-
 /* Returns whether a descriptor leads to the segment's file. */
 static bool leads_to(const struct cf_segment *segment, int fd) {
     struct stat status;
@@ -147,13 +82,14 @@ static bool leads_to(const struct cf_segment *segment, int fd) {
            (uint64_t)status.st_ino == segment->inode;
 }
 
-/* As reserve, also when the program has closed the segment's descriptor or put another file there.
+/* As cf_place_reserve, also when the program has closed the segment's descriptor or put another
+ * file there.
  */
 static int reserve_in_file(const struct cf_segment *segment, uint64_t from, uint64_t to) {
     if (leads_to(segment, segment->fd))
-        return reserve(segment->fd, from, to);
+        return cf_place_reserve(segment->fd, from, to);
     int fd = open(segment->path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-    int error = leads_to(segment, fd) ? reserve(fd, from, to) : -EBADF;
+    int error = leads_to(segment, fd) ? cf_place_reserve(fd, from, to) : -EBADF;
     if (fd >= 0)
         close(fd);
     return error;
@@ -181,11 +117,6 @@ static int move_up(int fd) {
     return moved;
 }
 
-static int lock_whole(int fd) {
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    return fcntl(fd, F_OFD_SETLK, &lock) == 0 ? 0 : -errno;
-}
-
 /* Creates the file under the first free name: a program that replaced itself by exec keeps its pid
  * and start time, and finds its earlier segment there. */
 static int create_file(int directory_fd, const struct identity *identity, char *name,
@@ -207,9 +138,9 @@ static int create_file(int directory_fd, const struct identity *identity, char *
 
 static int map_file(struct cf_segment *segment, int fd, const struct identity *identity,
                     const char *run_id, uint64_t limit) {
-    int error = lock_whole(fd);
+    int error = cf_place_lock(fd, 0, 0);
     if (error == 0)
-        error = reserve(fd, 0, CF_SEGMENT_HEADER_BYTES);
+        error = cf_place_reserve(fd, 0, CF_SEGMENT_HEADER_BYTES);
     struct stat status;
     if (error == 0 && fstat(fd, &status) != 0)
         error = -errno;
@@ -236,7 +167,7 @@ static uint64_t usable_limit(uint64_t limit_bytes) {
 int cf_segment_open(struct cf_segment *segment, const char *directory, const char *run_id,
                     uint64_t limit_bytes) {
     *segment = (struct cf_segment){.fd = -1};
-    int directory_fd = open_directory(directory);
+    int directory_fd = cf_place_open(directory);
     if (directory_fd < 0)
         return directory_fd;
     char name[128];

@@ -26,15 +26,19 @@ extern const struct cf_binding_topic cf_topic_perf;
 extern const struct cf_binding_topic cf_topic_sparse;
 extern const struct cf_binding_topic cf_topic_pool;
 extern const struct cf_binding_topic cf_topic_track;
+extern const struct cf_binding_topic cf_topic_bus;
+extern const struct cf_binding_topic cf_topic_hlc;
 
 /* Types and objects that more than one topic needs; one per module, so per interpreter. */
 struct cf_module_state {
     PyTypeObject *operation_type;
     PyTypeObject *span_type;
     PyTypeObject *lease_type;
-    PyObject *method_type;  /* types.MethodType */
     struct cf_shard *facts; /* of the kind "interpreter"; NULL = none yet, or refused */
     uint32_t facts_generation;
+    PyTypeObject *message_type;
+    PyTypeObject *hlc_type;
+    PyObject *method_type; /* types.MethodType */
 };
 
 /* Returns the state of the module that a heap type of ours was made for. */
@@ -64,6 +68,9 @@ PyObject *cf_span_new_handle(PyObject *operation, PyObject *const *args, Py_ssiz
 
 /* Raises OSError from a negative errno and returns NULL; `what` names the file or syscall. */
 PyObject *cf_raise_errno(int negative_errno, const char *what);
+
+/* Raises an exception of cfctl.errors by its name and returns NULL. */
+PyObject *cf_raise_error(const char *name, const char *what, const char *why, const char *todo);
 
 /* Casts a METH_FASTCALL function to what PyMethodDef holds, by way of the type that any function
  * pointer may be cast to. FASTCALL also where there is no argument: 7 to 12 ns cheaper per call

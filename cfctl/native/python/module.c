@@ -6,14 +6,28 @@
 #include "tick.h"
 
 static const struct cf_binding_topic *const topics[] = {
-    &cf_topic_clock,          &cf_topic_segment, &cf_topic_operation, &cf_topic_span,
-    &cf_topic_timed_function, &cf_topic_monitor, &cf_topic_probe,     &cf_topic_perf,
-    &cf_topic_sparse,         &cf_topic_pool,    &cf_topic_track,
+    &cf_topic_clock, &cf_topic_segment,        &cf_topic_operation,
+    &cf_topic_span,  &cf_topic_timed_function, &cf_topic_monitor,
+    &cf_topic_probe, &cf_topic_perf,           &cf_topic_sparse,
+    &cf_topic_pool,  &cf_topic_track,          &cf_topic_hlc,
+    &cf_topic_bus,
 };
 
 PyObject *cf_raise_errno(int negative_errno, const char *what) {
     errno = -negative_errno;
     return PyErr_SetFromErrnoWithFilename(PyExc_OSError, what);
+}
+
+PyObject *cf_raise_error(const char *name, const char *what, const char *why, const char *todo) {
+    PyObject *module = PyImport_ImportModule("cfctl.errors");
+    PyObject *type = module ? PyObject_GetAttrString(module, name) : NULL;
+    PyObject *error = type ? PyObject_CallFunction(type, "sss", what, why, todo) : NULL;
+    if (error)
+        PyErr_SetObject(type, error);
+    Py_XDECREF(error);
+    Py_XDECREF(type);
+    Py_XDECREF(module);
+    return NULL;
 }
 
 struct cf_module_state *cf_type_state(PyTypeObject *type) {
@@ -59,6 +73,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->operation_type);
     Py_VISIT(state->span_type);
     Py_VISIT(state->lease_type);
+    Py_VISIT(state->message_type);
+    Py_VISIT(state->hlc_type);
     Py_VISIT(state->method_type);
     return 0;
 }
@@ -68,6 +84,8 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->operation_type);
     Py_CLEAR(state->span_type);
     Py_CLEAR(state->lease_type);
+    Py_CLEAR(state->message_type);
+    Py_CLEAR(state->hlc_type);
     Py_CLEAR(state->method_type);
     return 0;
 }

@@ -1,0 +1,109 @@
+/* What the bus's endpoints count in their own process's segment. */
+#ifndef CF_BUS_H
+#define CF_BUS_H
+
+#include <stdint.h>
+
+#include "atomic.h"
+#include "histogram.h"
+#include "hlc.h"
+#include "process.h"
+
+/* Of a publisher; the ring's own header holds tail, rejected and orphaned beside it. */
+struct cf_bus_published {
+    uint64_t published; /* accepted by the ring */
+    uint64_t rejected;  /* refused: the ring was full */
+    uint64_t bytes;
+    uint64_t high_water; /* most messages that waited for the slowest reader, at a look for room */
+    uint64_t first_tick; /* UINT64_MAX = none */
+    uint64_t last_tick;
+};
+
+/* Of a subscription, over all rings it ever joined. Latency is receiving minus publishing tick. */
+struct cf_bus_received {
+    uint64_t delivered;
+    uint64_t dropped; /* overwritten before they were taken */
+    uint64_t bytes;
+    uint64_t high_water; /* most messages that waited */
+    uint64_t sum;        /* ticks */
+    uint64_t min;        /* ticks; UINT64_MAX = none */
+    uint64_t max;        /* ticks */
+    uint64_t out_of_range;
+    uint64_t first_tick; /* UINT64_MAX = none */
+    uint64_t last_tick;
+    uint64_t histogram[CF_HISTOGRAM_BUCKETS];
+};
+
+/* Of a bus's dispatcher: what went through its temporal queues. Sums but for the last two, which
+ * are maxima; the phases are the sums of cos and sin of the dispatches' angles in the quantum. */
+#define CF_BUS_DISPATCHER_COUNTS(X)                                                             \
+    X(accepted, "1")                                                                            \
+    X(with_deadline, "1")                                                                       \
+    X(refused, "1")                                                                             \
+    X(delivered, "1") X(late, "1") X(expired, "1") X(held_by_deps, "1") X(unmet_delivered, "1") \
+        X(dropped_by_deps, "1") X(fifo_violations, "1") X(dependency_violations, "1")           \
+            X(hlc_order_violations, "1") X(busy, "ns") X(overhead, "ns") X(idle_pending, "ns")  \
+                X(dispatches, "1")
+
+struct cf_bus_dispatched {
+#define CF_COUNT(name, unit) uint64_t name;
+    CF_BUS_DISPATCHER_COUNTS(CF_COUNT)
+#undef CF_COUNT
+    double cosines;
+    double sines;
+    uint64_t quantum_ns;
+    uint64_t high_water; /* most messages in the queues */
+};
+
+extern const struct cf_kind cf_kind_bus_dispatcher;
+extern const struct cf_kind cf_kind_bus_publisher;
+extern const struct cf_kind cf_kind_bus_subscriber;
+
+/* Counts a message that was accepted. The shard's thread only; about 1 ns. */
+static inline void cf_bus_published_add(struct cf_bus_published *shard, uint64_t bytes,
+                                        uint64_t tick) {
+    cf_bump(&shard->published, 1);
+    cf_bump(&shard->bytes, bytes);
+    if (cf_unlikely(tick < cf_load_relaxed(&shard->first_tick)))
+        cf_store_relaxed(&shard->first_tick, tick);
+    cf_store_relaxed(&shard->last_tick, tick);
+}
+
+/* Counts a message that was received. The shard's thread only; about 3 ns. */
+static inline void cf_bus_received_add(struct cf_bus_received *shard, uint64_t bytes,
+                                       uint64_t published_tick, uint64_t tick) {
+    uint64_t latency = tick >= published_tick ? tick - published_tick : 0;
+    cf_bump(&shard->delivered, 1);
+    cf_bump(&shard->bytes, bytes);
+    cf_bump(&shard->sum, latency);
+    if (cf_likely(latency < (UINT64_C(1) << CF_HISTOGRAM_VALUE_BITS)))
+        cf_bump(&shard->histogram[cf_histogram_bucket(latency)], 1);
+    else
+        cf_bump(&shard->out_of_range, 1);
+    if (cf_unlikely(latency < cf_load_relaxed(&shard->min)))
+        cf_store_relaxed(&shard->min, latency);
+    if (cf_unlikely(latency > cf_load_relaxed(&shard->max)))
+        cf_store_relaxed(&shard->max, latency);
+    if (cf_unlikely(tick < cf_load_relaxed(&shard->first_tick)))
+        cf_store_relaxed(&shard->first_tick, tick);
+    cf_store_relaxed(&shard->last_tick, tick);
+}
+
+/* Merges a message's stamp into this process's clock, so that what it stamps from now on is later.
+ * `*trusted_until` is the caller's: stamps to there are within the clock's maximal offset, because
+ * they were when the wall clock was last looked at. Beyond, the clock is looked at, and a stamp too
+ * far ahead is refused, counted with its publisher's number, and the clock left alone. 3 ns. */
+static inline void cf_bus_merge_stamp(uint64_t stamp, uint32_t publisher, uint64_t tick,
+                                      uint64_t *trusted_until) {
+    if (cf_likely(stamp <= *trusted_until)) {
+        uint64_t last = cf_load_relaxed(&cf_hlc_process.clock.last);
+        while (stamp > last && !cf_replace_relaxed(&cf_hlc_process.clock.last, &last, stamp))
+            ;
+        return;
+    }
+    uint64_t now_ns = cf_hlc_node_now(&cf_hlc_process, tick), unused;
+    cf_hlc_node_receive(&cf_hlc_process, now_ns, stamp, publisher, &unused);
+    *trusted_until = now_ns + cf_load_relaxed(&cf_hlc_process.max_offset_ns);
+}
+
+#endif

@@ -1,0 +1,107 @@
+/* Message: a payload with its stamps. */
+#include "bus_types.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <structmember.h>
+
+#include "tick.h"
+
+struct message_object {
+    PyObject_HEAD PyObject *payload;
+    unsigned long long id;
+    unsigned long long hlc;
+    unsigned long long published_tick;
+    unsigned long long received_tick;
+    char extended;
+};
+
+PyObject *cf_bus_message(struct cf_module_state *state, const struct cf_ring_message *message,
+                         uint64_t received_tick, PyObject *payload) {
+    struct message_object *self =
+        payload ? (void *)PyType_GenericAlloc(state->message_type, 0) : NULL;
+    if (!self) {
+        Py_XDECREF(payload);
+        return NULL;
+    }
+    self->payload = payload;
+    self->id = cf_bus_message_id(message->publisher, message->seq);
+    self->hlc = message->hlc;
+    self->published_tick = message->tick;
+    self->received_tick = received_tick;
+    self->extended = (message->flags & CF_MESSAGE_EXTENDED) != 0;
+    return (PyObject *)self;
+}
+
+PyObject *cf_bus_message_payload(PyObject *message) {
+    return ((struct message_object *)message)->payload;
+}
+
+int cf_bus_deadline(PyObject *timeout, uint64_t *end_ns) {
+    *end_ns = UINT64_MAX;
+    if (timeout == NULL || timeout == Py_None)
+        return 0;
+    double seconds = PyFloat_AsDouble(timeout);
+    if (seconds == -1.0 && PyErr_Occurred())
+        return -1;
+    if (isnan(seconds)) {
+        PyErr_SetString(PyExc_ValueError, "the timeout is not a number");
+        return -1;
+    }
+    if (seconds < 1e9)
+        *end_ns = cf_os_ns(CLOCK_MONOTONIC) + (seconds > 0 ? (uint64_t)(seconds * 1e9) : 0);
+    return 0;
+}
+
+static void message_dealloc(PyObject *object) {
+    Py_XDECREF(((struct message_object *)object)->payload);
+    cf_free_instance(object);
+}
+
+static PyObject *message_repr(PyObject *object) {
+    struct message_object *self = (struct message_object *)object;
+    return PyUnicode_FromFormat("Message(%R, id=%llu, hlc=%llu)", self->payload, self->id,
+                                self->hlc);
+}
+
+static PyMemberDef message_members[] = {
+    {"payload", T_OBJECT, offsetof(struct message_object, payload), READONLY, "bytes"},
+    {"id", T_ULONGLONG, offsetof(struct message_object, id), READONLY,
+     "publisher << 48 | its number"},
+    {"hlc", T_ULONGLONG, offsetof(struct message_object, hlc), READONLY, "the publisher's stamp"},
+    {"published_tick", T_ULONGLONG, offsetof(struct message_object, published_tick), READONLY, ""},
+    {"received_tick", T_ULONGLONG, offsetof(struct message_object, received_tick), READONLY, ""},
+    {"extended", T_BOOL, offsetof(struct message_object, extended), READONLY,
+     "the payload starts with an extension"},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot message_slots[] = {
+    {Py_tp_doc, (void *)"A payload with its id and stamps."},
+    {Py_tp_dealloc, (void *)message_dealloc},
+    {Py_tp_repr, (void *)message_repr},
+    {Py_tp_members, message_members},
+    {0, NULL},
+};
+
+static PyType_Spec message_spec = {
+    .name = "cfctl._native.Message",
+    .basicsize = sizeof(struct message_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = message_slots,
+};
+
+int cf_add_bus_message(PyObject *module) {
+    struct cf_module_state *state = PyModule_GetState(module);
+    state->message_type = cf_add_type(module, &message_spec);
+    return state->message_type ? 0 : -1;
+}
+
+static int bus_add(PyObject *module) {
+    return cf_add_bus_message(module) < 0 || cf_add_bus_publisher(module) < 0 ||
+                   cf_add_bus_subscription(module) < 0 || cf_add_bus_record(module) < 0
+               ? -1
+               : 0;
+}
+
+const struct cf_binding_topic cf_topic_bus = {NULL, bus_add};
