@@ -131,11 +131,11 @@ def _timeline(entries: Iterable[Entry]) -> list[TimelinePoint]:
     """Return the points of all levels by time; one that two levels hold comes once."""
     points: dict[int, int] = {}
     for entry in entries:
-        columns = [entry.values.get(name) for name in ("time_ns", "live_bytes")]
-        if entry.kind != _TIMELINE_KIND or not all(isinstance(column, bytes) for column in columns):
+        times, live = entry.values.get("time_ns"), entry.values.get("live_bytes")
+        if entry.kind != _TIMELINE_KIND or not isinstance(times, bytes) or not isinstance(live, bytes):
             continue
-        times, live = (memoryview(column).cast(code) for column, code in zip(columns, "Qq", strict=True))  # type: ignore[call-overload, arg-type]
-        points |= {time: bytes_ for time, bytes_ in zip(times, live, strict=True) if time}
+        pairs = zip(memoryview(times).cast("Q"), memoryview(live).cast("q"), strict=False)
+        points |= {time: live_bytes for time, live_bytes in pairs if time}
     return [TimelinePoint(time, points[time]) for time in sorted(points)]
 
 

@@ -368,10 +368,7 @@ static bool has_glibc_blocks(void) {
 
 uint64_t cf_alloc_bypassed(void) {
     uint64_t bypass = 0;
-    void *own;
-    void *(*function)(size_t) = malloc;
-    memcpy(&own, &function, sizeof own);
-    if (object_of(dlsym(RTLD_DEFAULT, "malloc")) != object_of(own))
+    if (object_of(dlsym(RTLD_DEFAULT, "malloc")) != object_of(&glibc_blocks))
         bypass |= CF_ALLOC_OWN_MALLOC;
     /* libstdc++'s operator new calls malloc; an allocator that defines both does not. */
     const void *operator_new = object_of(dlsym(RTLD_DEFAULT, "_Znwm"));

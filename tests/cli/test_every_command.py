@@ -47,6 +47,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "profile import": [str(Path(__file__).parent / "pyperf_result.json")],
     "profile bench": ["--fast", "pass"],
     "top": ["--interval", "1ms"],
+    "alloc run": ["--", sys.executable, "-c", "pass"],
     "profile run": ["--", sys.executable, "-c", "pass"],
     "diagnose memory": [str(os.getpid()), "--duration", "0"],
     "pool bench": ["--factory", "collections:deque", "--duration", "1ms"],

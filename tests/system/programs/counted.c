@@ -15,6 +15,8 @@ struct counts {
 };
 
 static long rounds;
+/* All threads are there at the same time. */
+static pthread_barrier_t barrier;
 /* Blocks that one thread allocates and another frees. */
 static void *volatile handed_on[64];
 
@@ -87,6 +89,7 @@ static void *work(void *argument) {
             block = __atomic_exchange_n(&handed_on[random >> 40 & 63], block, __ATOMIC_ACQ_REL);
         release(counts, block);
     }
+    pthread_barrier_wait(&barrier);
     return NULL;
 }
 
@@ -96,7 +99,7 @@ int main(int count, char **arguments) {
     pthread_t threads[MOST];
     int number = count > 1 ? atoi(arguments[1]) : 1;
     rounds = count > 2 ? atol(arguments[2]) : 0;
-    if (number > MOST)
+    if (number > MOST || pthread_barrier_init(&barrier, NULL, (unsigned)number) != 0)
         return 2;
     for (int i = 0; i < number; i++)
         pthread_create(&threads[i], NULL, work, &all[i]);
