@@ -128,6 +128,9 @@ def timeline_start() -> None:
 def count_folded(name: str, /) -> None:
     """Count a label set of the operation that was folded into another row."""
 
+def is_error(exception: BaseException) -> bool:
+    """Return whether an exception is a failure of what it left: any but SystemExit with a status of 0."""
+
 # Histograms: buffers of native uint64, HISTOGRAM_BUCKETS long
 
 def histogram_merge(into: bytearray, source: bytes | bytearray | memoryview) -> None:

@@ -12,8 +12,9 @@ from cfctl.segment.format import U64_MAX, FieldType, MergeRule
 if TYPE_CHECKING:
     from cfctl.segment.records import Field
 
+_U64: Final = struct.Struct("<Q")
 _SCALARS: Final = {
-    FieldType.U64: struct.Struct("<Q"),
+    FieldType.U64: _U64,
     FieldType.I64: struct.Struct("<q"),
     FieldType.F64: struct.Struct("<d"),
 }
@@ -32,9 +33,36 @@ def merge_values(
     """Return the merged value of each field over the shards' payloads.
 
     Sums are exact integers, however many shards. Without a shard, and for a minimum that no shard
-    has set (UINT64_MAX) or a number that is NaN, the value is None; a histogram is always there.
+    has set (UINT64_MAX) or a number that is NaN, the value is None; a histogram is always there, with
+    each shard's latest sample, which is no value of its own.
     """
-    return {field.name: _merged(field, payloads) for field in fields}
+    values = {field.name: _merged(field, payloads) for field in fields if field.type is not FieldType.LATEST}
+    for latest in fields:
+        if latest.type is FieldType.LATEST:
+            (histogram,) = [f for f in fields if _holds(f, latest)]
+            values[histogram.name] = _with_latest(values[histogram.name], latest, payloads)
+    return values
+
+
+def is_latest_of_one(latest: Field, fields: Sequence[Field]) -> bool:
+    """Return whether a field for the latest sample belongs to exactly one histogram."""
+    return sum(_holds(field, latest) for field in fields) == 1
+
+
+def _holds(field: Field, latest: Field) -> bool:
+    return field.type is FieldType.HISTOGRAM and field.offset == latest.parameter
+
+
+def _with_latest(histogram: int | float | bytes | None, latest: Field, payloads: Sequence[memoryview]) -> bytes:
+    assert isinstance(histogram, bytes)
+    added = bytearray(histogram)
+    buckets = memoryview(added).cast("Q")
+    for payload in payloads:
+        (number,) = _U64.unpack_from(payload, latest.offset)
+        # A number beyond the histogram is damage, which the missing sample shows.
+        if 0 < number <= len(buckets):
+            buckets[number - 1] = min(buckets[number - 1] + 1, U64_MAX)
+    return bytes(added)
 
 
 def _merged(field: Field, payloads: Sequence[memoryview]) -> int | float | bytes | None:

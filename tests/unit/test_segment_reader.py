@@ -105,7 +105,7 @@ def test_owners_and_live_shards_are_counted() -> None:
     [
         ({"magic": b"NOTASEGM"}, "is no segment"),
         ({"magic": bytes(8)}, "not written yet"),
-        ({"version": 3}, "format version 3"),
+        ({"version": 4}, "format version 4"),
         ({"version": 0}, "damaged"),
         ({"header_bytes": 64}, "damaged"),
     ],

@@ -22,6 +22,7 @@ extern const struct cf_binding_topic cf_topic_monitor;
 extern const struct cf_binding_topic cf_topic_probe;
 extern const struct cf_binding_topic cf_topic_perf;
 extern const struct cf_binding_topic cf_topic_sparse;
+extern const struct cf_binding_topic cf_topic_outcome;
 
 /* Types and objects that more than one topic needs; one per module, so per interpreter. */
 struct cf_module_state {
@@ -45,6 +46,12 @@ int64_t cf_operation_id(struct cf_module_state *state, PyObject *operation);
 
 /* Returns the state of the module whose type an Operation is, or derives from. */
 struct cf_module_state *cf_operation_state(PyObject *operation);
+
+/* Returns whether an exception, or the one that is raised, is a failure of what it leaves: any but
+ * SystemExit with a status of 0 (sys.exit(), sys.exit(None), sys.exit(0)), by which a program ends
+ * well. The exception that is raised stays. */
+int cf_is_error(PyObject *exception);
+int cf_raised_error(void);
 
 /* Methods of Operation that return a handle: `begin()` a running one, `span()` one that __enter__
  * begins. */

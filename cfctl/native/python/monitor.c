@@ -1,43 +1,9 @@
 /* Monitor: times functions that nobody edited, chosen by a Python callback once per code object. */
-#include "binding.h"
+#include "monitor.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 
-#include "parked.h"
 #include "span.h"
-
-/* CPython 3.11 has no sys.monitoring; its profile function is in the full API only. */
-#if !defined(Py_LIMITED_API) && PY_VERSION_HEX < 0x030c0000
-#define CF_PROFILE_FUNCTION 1
-#include <frameobject.h>
-#include <opcode.h>
-#else
-#define CF_PROFILE_FUNCTION 0
-#endif
-
-#define LEFT_ALONE (-1)
-
-/* What a call of the code makes, from its flags (inspect.CO_*). */
-enum sort { FUNCTION, GENERATOR, COROUTINE, ASYNC_GENERATOR };
-
-struct known_code {
-    PyObject *code; /* NULL = free; held, so that its address is not used again */
-    int64_t instrument;
-    enum sort sort;
-};
-
-struct monitor_object {
-    PyObject_HEAD PyObject *match;
-    PyObject *disable; /* sys.monitoring.DISABLE, None before 3.12 */
-    struct known_code *table;
-    size_t capacity; /* a power of two */
-    size_t used;
-    struct cf_parked_table parked;
-#ifdef Py_GIL_DISABLED
-    pthread_mutex_t lock;
-#endif
-};
 
 #ifdef Py_GIL_DISABLED
 #define LOCK(self) pthread_mutex_lock(&(self)->lock)
@@ -47,7 +13,7 @@ struct monitor_object {
 #define UNLOCK(self) ((void)0)
 #endif
 
-static size_t slot_of(const struct known_code *table, size_t capacity, const PyObject *code) {
+static size_t slot_of(const struct cf_known_code *table, size_t capacity, const PyObject *code) {
     /* Fibonacci hashing; objects are 16-byte aligned, so the low bits say nothing. */
     size_t slot = (size_t)(((uintptr_t)code >> 4) * UINT64_C(0x9E3779B97F4A7C15) >> 20);
     for (slot &= capacity - 1; table[slot].code && table[slot].code != code;)
@@ -55,17 +21,16 @@ static size_t slot_of(const struct known_code *table, size_t capacity, const PyO
     return slot;
 }
 
-/* Returns whether the code object is known and timed, and fills in what is known. */
-static int find(struct monitor_object *self, PyObject *code, struct known_code *found) {
+int cf_monitor_find(struct cf_monitor *self, PyObject *code, struct cf_known_code *found) {
     LOCK(self);
     *found = self->table[slot_of(self->table, self->capacity, code)];
     UNLOCK(self);
-    return found->code != NULL && found->instrument != LEFT_ALONE;
+    return found->code != NULL && found->instrument != CF_LEFT_ALONE;
 }
 
-static int grow(struct monitor_object *self) {
+static int grow(struct cf_monitor *self) {
     size_t capacity = self->capacity * 2;
-    struct known_code *table = calloc(capacity, sizeof *table);
+    struct cf_known_code *table = calloc(capacity, sizeof *table);
     if (!table)
         return -1;
     for (size_t i = 0; i < self->capacity; i++) {
@@ -78,11 +43,11 @@ static int grow(struct monitor_object *self) {
     return 0;
 }
 
-static int remember(struct monitor_object *self, const struct known_code *code) {
+static int remember(struct cf_monitor *self, const struct cf_known_code *code) {
     LOCK(self);
     int result = self->used * 2 < self->capacity ? 0 : grow(self);
     if (result == 0) {
-        struct known_code *slot = &self->table[slot_of(self->table, self->capacity, code->code)];
+        struct cf_known_code *slot = &self->table[slot_of(self->table, self->capacity, code->code)];
         if (!slot->code) {
             Py_INCREF(code->code);
             self->used++;
@@ -102,15 +67,14 @@ static int sort_of(PyObject *code) {
     Py_XDECREF(number);
     if (flags == -1)
         return -1;
-    return flags & 0x20    ? GENERATOR
-           : flags & 0x80  ? COROUTINE
-           : flags & 0x200 ? ASYNC_GENERATOR
+    return flags & 0x20    ? CF_GENERATOR
+           : flags & 0x80  ? CF_COROUTINE
+           : flags & 0x200 ? CF_ASYNC_GENERATOR
                            : 0;
 }
 
-/* Asks `match` for a code object seen for the first time. 0, or -1 with an exception. */
-static int ask(struct monitor_object *self, PyObject *code, struct known_code *known) {
-    *known = (struct known_code){.code = code, .instrument = LEFT_ALONE, .sort = FUNCTION};
+int cf_monitor_ask(struct cf_monitor *self, PyObject *code, struct cf_known_code *known) {
+    *known = (struct cf_known_code){.code = code, .instrument = CF_LEFT_ALONE, .sort = CF_FUNCTION};
     PyObject *globals = PyEval_GetGlobals();
     PyObject *module_name = globals ? PyDict_GetItemString(globals, "__name__") : NULL;
     if (!module_name || !PyUnicode_Check(module_name))
@@ -121,7 +85,7 @@ static int ask(struct monitor_object *self, PyObject *code, struct known_code *k
     if (operation != Py_None) {
         int sort = sort_of(code);
         known->instrument = cf_operation_id(cf_type_state(Py_TYPE((PyObject *)self)), operation);
-        known->sort = (enum sort)sort;
+        known->sort = (enum cf_sort)sort;
     }
     Py_DECREF(operation);
     if (PyErr_Occurred())
@@ -138,12 +102,10 @@ static int is_paused(void) {
 static void begin_unrecorded(uint32_t instrument, const void *frame) {
     struct cf_span *span = cf_span_push(&cf_thread, instrument, frame);
     if (span)
-        span->unrecorded = 1;
+        span->what |= CF_SPAN_UNRECORDED;
 }
 
-/* A call begins; `frame` is NULL for a plain function. While paused the span is there, so that its
- * end finds it, and is not recorded. */
-static void begin(const struct known_code *known, const void *frame) {
+void cf_monitor_begin(const struct cf_known_code *known, const void *frame) {
     uint32_t instrument = (uint32_t)known->instrument;
     if (cf_unlikely(is_paused())) {
         begin_unrecorded(instrument, frame);
@@ -154,7 +116,7 @@ static void begin(const struct known_code *known, const void *frame) {
         span->start_tick = cf_ticks();
 }
 
-static int take_parked(struct monitor_object *self, const void *frame, struct cf_parked *parked) {
+static int take_parked(struct cf_monitor *self, const void *frame, struct cf_parked *parked) {
     LOCK(self);
     int found = cf_parked_take(&self->parked, frame, parked);
     UNLOCK(self);
@@ -168,18 +130,16 @@ static void record_dropped(const struct cf_parked *parked) {
                             parked->parked_tick, 0);
 }
 
-/* The first step of a generator or coroutine. */
-static void begin_suspending(struct monitor_object *self, const struct known_code *known,
-                             const void *frame) {
+void cf_monitor_begin_suspending(struct cf_monitor *self, const struct cf_known_code *known,
+                                 const void *frame) {
     struct cf_parked dropped;
     if (take_parked(self, frame, &dropped))
         record_dropped(&dropped);
-    begin(known, frame);
+    cf_monitor_begin(known, frame);
 }
 
-/* A later step: the span goes on where it was suspended. One whose begin was not seen is there, so
- * that its end finds it, and is not recorded. */
-static void resume(struct monitor_object *self, const struct known_code *known, const void *frame) {
+void cf_monitor_resume(struct cf_monitor *self, const struct cf_known_code *known,
+                       const void *frame) {
     struct cf_parked parked;
     uint32_t instrument = (uint32_t)known->instrument;
     if (!take_parked(self, frame, &parked)) {
@@ -195,9 +155,9 @@ static void resume(struct monitor_object *self, const struct known_code *known, 
 
 /* Whether the time until the next step belongs to the consumer: after a value, not while waiting.
  */
-static int gives_a_value(const struct known_code *known, PyObject *value) {
-    if (known->sort != ASYNC_GENERATOR)
-        return known->sort == GENERATOR;
+static int gives_a_value(const struct cf_known_code *known, PyObject *value) {
+    if (known->sort != CF_ASYNC_GENERATOR)
+        return known->sort == CF_GENERATOR;
     PyObject *name = PyType_GetName(Py_TYPE(value));
     int wrapped =
         name && PyUnicode_CompareWithASCIIString(name, "async_generator_wrapped_value") == 0;
@@ -207,11 +167,12 @@ static int gives_a_value(const struct known_code *known, PyObject *value) {
     return wrapped;
 }
 
-static void suspend(struct monitor_object *self, const struct known_code *known, const void *frame,
-                    PyObject *value) {
+void cf_monitor_suspend(struct cf_monitor *self, const struct cf_known_code *known,
+                        const void *frame, PyObject *value) {
     uint64_t now = cf_ticks();
     struct cf_span span;
-    if (!cf_span_take(&cf_thread, (uint32_t)known->instrument, frame, &span) || span.unrecorded)
+    if (!cf_span_take(&cf_thread, (uint32_t)known->instrument, frame, &span) ||
+        (span.what & CF_SPAN_UNRECORDED))
         return;
     int stopped = gives_a_value(known, value);
     struct cf_parked parked = {
@@ -219,7 +180,7 @@ static void suspend(struct monitor_object *self, const struct known_code *known,
         .ticks = stopped ? cf_elapsed(span.start_tick, now) : span.start_tick,
         .child_ticks = span.child_ticks,
         .parked_tick = now,
-        .instrument = span.instrument,
+        .instrument = (uint32_t)span.what,
         .stopped = (uint32_t)stopped,
     };
     LOCK(self);
@@ -229,69 +190,69 @@ static void suspend(struct monitor_object *self, const struct known_code *known,
         cf_process_lost(1);
 }
 
-static void end(const struct known_code *known, const void *frame, int failed) {
+void cf_monitor_end(const struct cf_known_code *known, const void *frame, int failed) {
     uint64_t end_tick = cf_ticks();
     struct cf_span span;
-    if (known->sort == FUNCTION)
+    if (known->sort == CF_FUNCTION)
         cf_span_end(&cf_thread, (uint32_t)known->instrument, end_tick, failed);
     else if (cf_span_take(&cf_thread, (uint32_t)known->instrument, frame, &span) &&
-             !span.unrecorded)
+             !(span.what & CF_SPAN_UNRECORDED))
         cf_span_record(&cf_thread, &span, end_tick, failed);
 }
 
 /* The frame that the callback was called from; it stays the same from step to step. */
-static const void *current_frame(const struct known_code *known) {
-    return known->sort == FUNCTION ? NULL : (const void *)PyEval_GetFrame();
+static const void *current_frame(const struct cf_known_code *known) {
+    return known->sort == CF_FUNCTION ? NULL : (const void *)PyEval_GetFrame();
 }
 
 static PyObject *monitor_start(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct monitor_object *self = (struct monitor_object *)object;
-    struct known_code known;
+    struct cf_monitor *self = (struct cf_monitor *)object;
+    struct cf_known_code known;
     if (count < 1)
         Py_RETURN_NONE;
-    if (!find(self, args[0], &known)) {
-        if (!known.code && ask(self, args[0], &known) < 0)
+    if (!cf_monitor_find(self, args[0], &known)) {
+        if (!known.code && cf_monitor_ask(self, args[0], &known) < 0)
             return NULL;
-        if (known.instrument == LEFT_ALONE)
+        if (known.instrument == CF_LEFT_ALONE)
             return Py_NewRef(self->disable);
     }
-    if (cf_likely(known.sort == FUNCTION))
-        begin(&known, NULL);
+    if (cf_likely(known.sort == CF_FUNCTION))
+        cf_monitor_begin(&known, NULL);
     else
-        begin_suspending(self, &known, current_frame(&known));
+        cf_monitor_begin_suspending(self, &known, current_frame(&known));
     Py_RETURN_NONE;
 }
 
 static PyObject *monitor_finish(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct known_code known;
-    if (count > 0 && find((struct monitor_object *)object, args[0], &known))
-        end(&known, current_frame(&known), 0);
+    struct cf_known_code known;
+    if (count > 0 && cf_monitor_find((struct cf_monitor *)object, args[0], &known))
+        cf_monitor_end(&known, current_frame(&known), 0);
     Py_RETURN_NONE;
 }
 
 static PyObject *monitor_unwind(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct known_code known;
-    if (count > 0 && find((struct monitor_object *)object, args[0], &known)) {
-        int closed = (known.sort == GENERATOR || known.sort == ASYNC_GENERATOR) && count > 2 &&
+    struct cf_known_code known;
+    if (count > 2 && cf_monitor_find((struct cf_monitor *)object, args[0], &known)) {
+        int closed = (known.sort == CF_GENERATOR || known.sort == CF_ASYNC_GENERATOR) &&
                      PyErr_GivenExceptionMatches(args[2], PyExc_GeneratorExit);
-        end(&known, current_frame(&known), !closed);
+        cf_monitor_end(&known, current_frame(&known), !closed && cf_is_error(args[2]));
     }
     Py_RETURN_NONE;
 }
 
 static PyObject *monitor_suspend(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct monitor_object *self = (struct monitor_object *)object;
-    struct known_code known;
-    if (count > 2 && find(self, args[0], &known) && known.sort != FUNCTION)
-        suspend(self, &known, current_frame(&known), args[2]);
+    struct cf_monitor *self = (struct cf_monitor *)object;
+    struct cf_known_code known;
+    if (count > 2 && cf_monitor_find(self, args[0], &known) && known.sort != CF_FUNCTION)
+        cf_monitor_suspend(self, &known, current_frame(&known), args[2]);
     Py_RETURN_NONE;
 }
 
 static PyObject *monitor_resume(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct monitor_object *self = (struct monitor_object *)object;
-    struct known_code known;
-    if (count > 0 && find(self, args[0], &known) && known.sort != FUNCTION)
-        resume(self, &known, current_frame(&known));
+    struct cf_monitor *self = (struct cf_monitor *)object;
+    struct cf_known_code known;
+    if (count > 0 && cf_monitor_find(self, args[0], &known) && known.sort != CF_FUNCTION)
+        cf_monitor_resume(self, &known, current_frame(&known));
     Py_RETURN_NONE;
 }
 
@@ -299,7 +260,7 @@ static PyObject *monitor_resume(PyObject *object, PyObject *const *args, Py_ssiz
  * program they are not told apart, and each was called once. */
 static PyObject *monitor_flush(PyObject *object, PyObject *unused) {
     (void)unused;
-    struct monitor_object *self = (struct monitor_object *)object;
+    struct cf_monitor *self = (struct cf_monitor *)object;
     for (size_t i = 0; i < self->parked.capacity; i++) {
         if (self->parked.slots[i].frame)
             record_dropped(&self->parked.slots[i]);
@@ -308,76 +269,10 @@ static PyObject *monitor_flush(PyObject *object, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-#if CF_PROFILE_FUNCTION
-/* How a frame was entered or left, which 3.11 says by the instruction it stands at only. */
-static int instruction_at(PyFrameObject *frame, PyCodeObject *code) {
-    int offset = PyFrame_GetLasti(frame);
-    return offset < 0 ? -1 : _Py_OPCODE(_PyCode_CODE(code)[(size_t)offset / sizeof(_Py_CODEUNIT)]);
-}
-
-/* The interpreter replaces instructions of code that runs often; this one by a quick twin. */
-static int is_resume(int instruction) {
-    return instruction == RESUME || instruction == RESUME_QUICK;
-}
-
-static void enter_suspending(struct monitor_object *self, const struct known_code *known,
-                             PyFrameObject *frame) {
-    PyCodeObject *code = (PyCodeObject *)known->code;
-    size_t at = (size_t)PyFrame_GetLasti(frame) / sizeof(_Py_CODEUNIT);
-    int instruction = instruction_at(frame, code);
-    /* RESUME 0 is the first step; an exception thrown in enters at the instruction it left at. */
-    if (is_resume(instruction) && _Py_OPARG(_PyCode_CODE(code)[at]) == 0)
-        begin_suspending(self, known, frame);
-    else
-        resume(self, known, frame);
-    struct cf_span *top = cf_thread.depth > 0 ? &cf_thread.spans[cf_thread.depth - 1] : NULL;
-    if (top && top->key == frame)
-        top->thrown_into = !is_resume(instruction);
-}
-
-static void leave_suspending(struct monitor_object *self, const struct known_code *known,
-                             PyFrameObject *frame, PyObject *value) {
-    int instruction = instruction_at(frame, (PyCodeObject *)known->code);
-    if (value && instruction == YIELD_VALUE) {
-        suspend(self, known, frame, value);
-        return;
-    }
-    /* The exception is not to be seen here. One that comes out after one was thrown in is taken for
-     * the GeneratorExit of an early close, which is no error. */
-    const struct cf_span *top = cf_thread.depth > 0 ? &cf_thread.spans[cf_thread.depth - 1] : NULL;
-    int closed = known->sort != COROUTINE && top && top->key == frame && top->thrown_into;
-    end(known, frame, value == NULL && !closed);
-}
-
-static int profile_event(PyObject *object, PyFrameObject *frame, int event, PyObject *value) {
-    if (event != PyTrace_CALL && event != PyTrace_RETURN)
-        return 0;
-    struct monitor_object *self = (struct monitor_object *)object;
-    PyObject *code = (PyObject *)PyFrame_GetCode(frame);
-    struct known_code known;
-    int timed = find(self, code, &known), result = 0;
-    /* A frame that was entered before the monitor was installed returns unknown: ignored. */
-    if (!known.code && event == PyTrace_CALL) {
-        result = ask(self, code, &known);
-        timed = result == 0 && known.instrument != LEFT_ALONE;
-    }
-    if (timed && known.sort == FUNCTION && event == PyTrace_CALL)
-        begin(&known, NULL);
-    else if (timed && known.sort == FUNCTION) /* an exception leaves without a value */
-        end(&known, NULL, value == NULL);
-    else if (timed && event == PyTrace_CALL)
-        enter_suspending(self, &known, frame);
-    else if (timed)
-        leave_suspending(self, &known, frame, value);
-    Py_DECREF(code);
-    return result;
-}
-#endif
-
 static PyObject *monitor_install(PyObject *object, PyObject *unused) {
     (void)unused;
 #if CF_PROFILE_FUNCTION
-    PyEval_SetProfile(profile_event, object);
+    PyEval_SetProfile(cf_profile_event, object);
     Py_RETURN_NONE;
 #else
     (void)object;
@@ -407,7 +302,7 @@ static PyObject *monitor_new(PyTypeObject *type, PyObject *args, PyObject *keywo
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "O:Monitor", names, &match))
         return NULL;
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    struct monitor_object *self = (void *)allocate(type, 0);
+    struct cf_monitor *self = (void *)allocate(type, 0);
     if (!self)
         return NULL;
 #ifdef Py_GIL_DISABLED
@@ -424,21 +319,21 @@ static PyObject *monitor_new(PyTypeObject *type, PyObject *args, PyObject *keywo
 }
 
 static int monitor_traverse(PyObject *object, visitproc visit, void *arg) {
-    struct monitor_object *self = (struct monitor_object *)object;
+    struct cf_monitor *self = (struct cf_monitor *)object;
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->match);
     return 0;
 }
 
 static int monitor_clear(PyObject *object) {
-    struct monitor_object *self = (struct monitor_object *)object;
+    struct cf_monitor *self = (struct cf_monitor *)object;
     Py_CLEAR(self->match);
     Py_CLEAR(self->disable);
     return 0;
 }
 
 static void monitor_dealloc(PyObject *object) {
-    struct monitor_object *self = (struct monitor_object *)object;
+    struct cf_monitor *self = (struct cf_monitor *)object;
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     monitor_clear(object);
@@ -477,7 +372,7 @@ static PyType_Slot monitor_slots[] = {
 
 static PyType_Spec monitor_spec = {
     .name = "cfctl._native.Monitor",
-    .basicsize = sizeof(struct monitor_object),
+    .basicsize = sizeof(struct cf_monitor),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = monitor_slots,
 };

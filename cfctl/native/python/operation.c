@@ -162,7 +162,7 @@ static PyObject *operation_enter(PyObject *object, PyObject *unused) {
 static PyObject *operation_exit(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     uint64_t end_tick = cf_ticks();
     cf_span_end(&cf_thread, ((struct operation_object *)object)->instrument, end_tick,
-                count > 0 && args[0] != Py_None);
+                count > 1 && args[1] != Py_None && cf_is_error(args[1]));
     Py_RETURN_NONE;
 }
 
