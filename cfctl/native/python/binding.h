@@ -41,6 +41,11 @@ PyTypeObject *cf_add_type(PyObject *module, PyType_Spec *spec);
  * type. */
 void cf_free_instance(PyObject *self);
 
+/* Sets methods of a mutable heap type whose bound forms its instances keep: in one PyObject * for
+ * each, one after the other from an offset, which the type's own functions visit and clear. The
+ * definitions, which end with a NULL entry, are not copied. 0, or -1 with an exception. */
+int cf_keep_methods(PyTypeObject *owner, PyMethodDef *definitions, Py_ssize_t first_offset);
+
 /* Returns the instrument id of an Operation object; -1 with TypeError for anything else. */
 int64_t cf_operation_id(struct cf_module_state *state, PyObject *operation);
 

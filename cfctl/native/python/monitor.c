@@ -105,15 +105,18 @@ static void begin_unrecorded(uint32_t instrument, const void *frame) {
         span->what |= CF_SPAN_UNRECORDED;
 }
 
-void cf_monitor_begin(const struct cf_known_code *known, const void *frame) {
-    uint32_t instrument = (uint32_t)known->instrument;
+static inline void begin(uint32_t instrument, const void *frame) {
     if (cf_unlikely(is_paused())) {
         begin_unrecorded(instrument, frame);
         return;
     }
-    struct cf_span *span = cf_span_push(&cf_thread, instrument, frame);
+    struct cf_span *span = cf_span_push(cf_this_thread(), instrument, frame);
     if (cf_likely(span != NULL))
         span->start_tick = cf_ticks();
+}
+
+void cf_monitor_begin(const struct cf_known_code *known, const void *frame) {
+    begin((uint32_t)known->instrument, frame);
 }
 
 static int take_parked(struct cf_monitor *self, const void *frame, struct cf_parked *parked) {
@@ -217,15 +220,20 @@ static PyObject *monitor_start(PyObject *object, PyObject *const *args, Py_ssize
             return Py_NewRef(self->disable);
     }
     if (cf_likely(known.sort == CF_FUNCTION))
-        cf_monitor_begin(&known, NULL);
+        begin((uint32_t)known.instrument, NULL);
     else
         cf_monitor_begin_suspending(self, &known, current_frame(&known));
     Py_RETURN_NONE;
 }
 
 static PyObject *monitor_finish(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    uint64_t end_tick = cf_ticks();
     struct cf_known_code known;
-    if (count > 0 && cf_monitor_find((struct cf_monitor *)object, args[0], &known))
+    if (count < 1 || !cf_monitor_find((struct cf_monitor *)object, args[0], &known))
+        Py_RETURN_NONE;
+    if (cf_likely(known.sort == CF_FUNCTION))
+        cf_span_end(cf_this_thread(), (uint32_t)known.instrument, end_tick, 0);
+    else
         cf_monitor_end(&known, current_frame(&known), 0);
     Py_RETURN_NONE;
 }
