@@ -53,7 +53,9 @@ def _holds(field: Field, latest: Field) -> bool:
     return field.type is FieldType.HISTOGRAM and field.offset == latest.parameter
 
 
-def _with_latest(histogram: int | float | bytes | None, latest: Field, payloads: Sequence[memoryview]) -> bytes:
+def _with_latest(
+    histogram: int | float | bytes | None, latest: Field, payloads: Sequence[memoryview]
+) -> bytes:
     assert isinstance(histogram, bytes)
     added = bytearray(histogram)
     buckets = memoryview(added).cast("Q")
