@@ -247,6 +247,9 @@ class Monitor:
         """PY_YIELD: a generator or coroutine leaves the stack; a generator's clock stops."""
     def resume(self, code: CodeType, offset: int, error: BaseException | None = None, /) -> None:
         """PY_RESUME and PY_THROW: it goes on where it was suspended."""
+    def forked(self) -> None:
+        """Take note that this process was just forked off: what is suspended is its parent's to record."""
+
     def flush(self) -> None:
         """Record the generators that were suspended or dropped; when the program ends."""
     def install(self) -> None: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -36,40 +37,15 @@ def merge_values(
     has set (UINT64_MAX) or a number that is NaN, the value is None; a histogram is always there, with
     each shard's latest sample, which is no value of its own.
     """
-    values = {field.name: _merged(field, payloads) for field in fields if field.type is not FieldType.LATEST}
-    for latest in fields:
-        if latest.type is FieldType.LATEST:
-            (histogram,) = [f for f in fields if _holds(f, latest)]
-            values[histogram.name] = _with_latest(values[histogram.name], latest, payloads)
-    return values
+    return {f.name: _merged(f, fields, payloads) for f in fields if f.type is not FieldType.LATEST}
 
 
-def is_latest_of_one(latest: Field, fields: Sequence[Field]) -> bool:
-    """Return whether a field for the latest sample belongs to exactly one histogram."""
-    return sum(_holds(field, latest) for field in fields) == 1
-
-
-def _holds(field: Field, latest: Field) -> bool:
-    return field.type is FieldType.HISTOGRAM and field.offset == latest.parameter
-
-
-def _with_latest(
-    histogram: int | float | bytes | None, latest: Field, payloads: Sequence[memoryview]
-) -> bytes:
-    assert isinstance(histogram, bytes)
-    added = bytearray(histogram)
-    buckets = memoryview(added).cast("Q")
-    for payload in payloads:
-        (number,) = _U64.unpack_from(payload, latest.offset)
-        # A number beyond the histogram is damage, which the missing sample shows.
-        if 0 < number <= len(buckets):
-            buckets[number - 1] = min(buckets[number - 1] + 1, U64_MAX)
-    return bytes(added)
-
-
-def _merged(field: Field, payloads: Sequence[memoryview]) -> int | float | bytes | None:
+def _merged(
+    field: Field, fields: Sequence[Field], payloads: Sequence[memoryview]
+) -> int | float | bytes | None:
     if field.type is FieldType.HISTOGRAM:
-        return _merged_histogram(field, payloads)
+        latest = [f for f in fields if f.type is FieldType.LATEST and f.parameter == field.offset]
+        return _with_latest(_merged_histogram(field, payloads), latest, payloads)
     if field.type is FieldType.RING:
         return b"".join(_ring_slots(field, payload) for payload in payloads)
     scalar = _SCALARS[field.type]
@@ -78,6 +54,18 @@ def _merged(field: Field, payloads: Sequence[memoryview]) -> int | float | bytes
         values = [value for value in values if value != U64_MAX]
     values = [value for value in values if not math.isnan(value)]
     return _RULES[field.merge](values) if values else None
+
+
+def _with_latest(histogram: bytes, latest: Sequence[Field], payloads: Sequence[memoryview]) -> bytes:
+    """Return a histogram with the sample of each shard that it does not hold yet."""
+    buckets = array("Q", histogram)
+    for field in latest:
+        for payload in payloads:
+            (number,) = _U64.unpack_from(payload, field.offset)
+            # A number beyond the histogram is damage, which shows: the count is of one sample more.
+            if 0 < number <= len(buckets):
+                buckets[number - 1] = min(buckets[number - 1] + 1, U64_MAX)
+    return buckets.tobytes()
 
 
 def _ring_slots(field: Field, payload: memoryview) -> bytes:

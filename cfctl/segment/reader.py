@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from cfctl.errors import SegmentError
 from cfctl.segment import format as layout
 from cfctl.segment.format import FieldType, MergeRule, SegmentState, TickSource
-from cfctl.segment.merge import is_latest_of_one, merge_values
+from cfctl.segment.merge import merge_values
 from cfctl.segment.records import ClockPair, Entry, Field, Segment, SegmentHeader
 
 _Enum = TypeVar("_Enum", TickSource, SegmentState, FieldType, MergeRule)
@@ -175,9 +175,6 @@ class _Reader:
             fields = tuple(self._field(table + i * layout.FIELD.size, payload_bytes) for i in range(count))
             if 8 * sum(field.count for field in fields) > payload_bytes:
                 raise _DamagedError("fields that overlap")
-            for field in fields:
-                if field.type is FieldType.LATEST and not is_latest_of_one(field, fields):
-                    raise _DamagedError(f"a field '{field.name}' of no histogram")
             self._tables[key] = fields
         return self._tables[key]
 

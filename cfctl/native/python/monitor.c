@@ -126,9 +126,10 @@ static int take_parked(struct cf_monitor *self, const void *frame, struct cf_par
     return found;
 }
 
-/* Records a generator that was dropped without an event: with the time it had spent by then. */
-static void record_dropped(const struct cf_parked *parked) {
-    if (parked->stopped)
+/* Records a generator that was dropped without an event: with the time it had spent by then. One
+ * that was suspended when this process was forked off is the parent's to record. */
+static void record_dropped(const struct cf_monitor *self, const struct cf_parked *parked) {
+    if (parked->stopped && parked->parked_tick >= self->forked_tick)
         cf_operation_record(parked->instrument, parked->parked_tick - parked->ticks,
                             parked->parked_tick, 0);
 }
@@ -137,7 +138,7 @@ void cf_monitor_begin_suspending(struct cf_monitor *self, const struct cf_known_
                                  const void *frame) {
     struct cf_parked dropped;
     if (take_parked(self, frame, &dropped))
-        record_dropped(&dropped);
+        record_dropped(self, &dropped);
     cf_monitor_begin(known, frame);
 }
 
@@ -271,9 +272,15 @@ static PyObject *monitor_flush(PyObject *object, PyObject *unused) {
     struct cf_monitor *self = (struct cf_monitor *)object;
     for (size_t i = 0; i < self->parked.capacity; i++) {
         if (self->parked.slots[i].frame)
-            record_dropped(&self->parked.slots[i]);
+            record_dropped(self, &self->parked.slots[i]);
     }
     cf_parked_free(&self->parked);
+    Py_RETURN_NONE;
+}
+
+static PyObject *monitor_forked(PyObject *object, PyObject *unused) {
+    (void)unused;
+    ((struct cf_monitor *)object)->forked_tick = cf_ticks();
     Py_RETURN_NONE;
 }
 
@@ -363,6 +370,7 @@ static PyMethodDef monitor_methods[] = {
     {"suspend", CF_FASTCALL(monitor_suspend), METH_FASTCALL, "PY_YIELD."},
     {"resume", CF_FASTCALL(monitor_resume), METH_FASTCALL, "PY_RESUME and PY_THROW."},
     {"flush", monitor_flush, METH_NOARGS, "Record the generators that did not come to an end."},
+    {"forked", monitor_forked, METH_NOARGS, "This process was just forked off."},
     {"install", monitor_install, METH_NOARGS, "Set the calling thread's profile function (3.11)."},
     {"uninstall", monitor_uninstall, METH_NOARGS, "Remove it."},
     {NULL, NULL, 0, NULL},

@@ -35,6 +35,7 @@ struct cf_monitor {
     size_t capacity; /* a power of two */
     size_t used;
     struct cf_parked_table parked;
+    uint64_t forked_tick; /* this process began as a fork then; 0 = it did not */
 #ifdef Py_GIL_DISABLED
     pthread_mutex_t lock;
 #endif
