@@ -44,8 +44,9 @@ def run_and_record(
 ) -> RunOutcome:
     """Run a command and return its exit status with the report of its segments.
 
-    The segments of all its processes that carry the run id are merged. Raises LaunchError when it
-    was not run.
+    The segments of all its processes that carry the run id are merged. The status is the command's own,
+    also when every sample was lost for lack of space: the report says so, and whoever wraps a program has
+    to be able to tell what that program said. Raises LaunchError when it was not run.
     """
     run_id = uuid.uuid4().hex
     environment = paths.environment() | {"CFCTL_RUN_ID": run_id}

@@ -138,7 +138,7 @@ def test_a_block_can_be_entered_through_the_class_and_by_an_exit_stack(profiler:
     with contextlib.ExitStack() as stack:
         assert stack.enter_context(operation) is operation
         assert Operation.__enter__(operation) is operation
-        assert Operation.__exit__(operation, None, None, None) is None
+        Operation.__exit__(operation, None, None, None)
         stack.enter_context(profiler.operation("stacked too"))
     stack = contextlib.ExitStack()
     stack.enter_context(operation)
