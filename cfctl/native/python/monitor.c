@@ -5,14 +5,6 @@
 
 #include "span.h"
 
-#ifdef Py_GIL_DISABLED
-#define LOCK(self) pthread_mutex_lock(&(self)->lock)
-#define UNLOCK(self) pthread_mutex_unlock(&(self)->lock)
-#else
-#define LOCK(self) ((void)0)
-#define UNLOCK(self) ((void)0)
-#endif
-
 static size_t slot_of(const struct cf_known_code *table, size_t capacity, const PyObject *code) {
     /* Fibonacci hashing; objects are 16-byte aligned, so the low bits say nothing. */
     size_t slot = (size_t)(((uintptr_t)code >> 4) * UINT64_C(0x9E3779B97F4A7C15) >> 20);
@@ -22,10 +14,21 @@ static size_t slot_of(const struct cf_known_code *table, size_t capacity, const 
 }
 
 int cf_monitor_find(struct cf_monitor *self, PyObject *code, struct cf_known_code *found) {
-    LOCK(self);
+    CF_LOCK(self);
     *found = self->table[slot_of(self->table, self->capacity, code)];
-    UNLOCK(self);
+    CF_UNLOCK(self);
     return found->code != NULL && found->instrument != CF_LEFT_ALONE;
+}
+
+/* Returns the instrument of a plain function that is timed, which is what almost all events are of;
+ * CF_LEFT_ALONE for all else. */
+static inline int64_t plain_function(struct cf_monitor *self, PyObject *code) {
+    CF_LOCK(self);
+    const struct cf_known_code *known = &self->table[slot_of(self->table, self->capacity, code)];
+    int64_t instrument =
+        known->code && known->sort == CF_FUNCTION ? known->instrument : CF_LEFT_ALONE;
+    CF_UNLOCK(self);
+    return instrument;
 }
 
 static int grow(struct cf_monitor *self) {
@@ -44,7 +47,7 @@ static int grow(struct cf_monitor *self) {
 }
 
 static int remember(struct cf_monitor *self, const struct cf_known_code *code) {
-    LOCK(self);
+    CF_LOCK(self);
     int result = self->used * 2 < self->capacity ? 0 : grow(self);
     if (result == 0) {
         struct cf_known_code *slot = &self->table[slot_of(self->table, self->capacity, code->code)];
@@ -54,7 +57,7 @@ static int remember(struct cf_monitor *self, const struct cf_known_code *code) {
         }
         *slot = *code;
     }
-    UNLOCK(self);
+    CF_UNLOCK(self);
     if (result < 0)
         PyErr_NoMemory();
     return result;
@@ -99,7 +102,7 @@ static int is_paused(void) {
     return header && (cf_load_relaxed(&header->control) & CF_CONTROL_PAUSED);
 }
 
-static void begin_unrecorded(uint32_t instrument, const void *frame) {
+void cf_monitor_begin_unrecorded(uint32_t instrument, const void *frame) {
     struct cf_span *span = cf_span_push(&cf_thread, instrument, frame);
     if (span)
         span->what |= CF_SPAN_UNRECORDED;
@@ -107,7 +110,7 @@ static void begin_unrecorded(uint32_t instrument, const void *frame) {
 
 static inline void begin(uint32_t instrument, const void *frame) {
     if (cf_unlikely(is_paused())) {
-        begin_unrecorded(instrument, frame);
+        cf_monitor_begin_unrecorded(instrument, frame);
         return;
     }
     struct cf_span *span = cf_span_push(cf_this_thread(), instrument, frame);
@@ -117,81 +120,6 @@ static inline void begin(uint32_t instrument, const void *frame) {
 
 void cf_monitor_begin(const struct cf_known_code *known, const void *frame) {
     begin((uint32_t)known->instrument, frame);
-}
-
-static int take_parked(struct cf_monitor *self, const void *frame, struct cf_parked *parked) {
-    LOCK(self);
-    int found = cf_parked_take(&self->parked, frame, parked);
-    UNLOCK(self);
-    return found;
-}
-
-/* Records a generator that was dropped without an event: with the time it had spent by then. One
- * that was suspended when this process was forked off is the parent's to record. */
-static void record_dropped(const struct cf_monitor *self, const struct cf_parked *parked) {
-    if (parked->stopped && parked->parked_tick >= self->forked_tick)
-        cf_operation_record(parked->instrument, parked->parked_tick - parked->ticks,
-                            parked->parked_tick, 0);
-}
-
-void cf_monitor_begin_suspending(struct cf_monitor *self, const struct cf_known_code *known,
-                                 const void *frame) {
-    struct cf_parked dropped;
-    if (take_parked(self, frame, &dropped))
-        record_dropped(self, &dropped);
-    cf_monitor_begin(known, frame);
-}
-
-void cf_monitor_resume(struct cf_monitor *self, const struct cf_known_code *known,
-                       const void *frame) {
-    struct cf_parked parked;
-    uint32_t instrument = (uint32_t)known->instrument;
-    if (!take_parked(self, frame, &parked)) {
-        begin_unrecorded(instrument, frame);
-        return;
-    }
-    struct cf_span *span = cf_span_push(&cf_thread, instrument, frame);
-    if (!span)
-        return;
-    span->child_ticks = parked.child_ticks;
-    span->start_tick = parked.stopped ? cf_ticks() - parked.ticks : parked.ticks;
-}
-
-/* Whether the time until the next step belongs to the consumer: after a value, not while waiting.
- */
-static int gives_a_value(const struct cf_known_code *known, PyObject *value) {
-    if (known->sort != CF_ASYNC_GENERATOR)
-        return known->sort == CF_GENERATOR;
-    PyObject *name = PyType_GetName(Py_TYPE(value));
-    int wrapped =
-        name && PyUnicode_CompareWithASCIIString(name, "async_generator_wrapped_value") == 0;
-    if (!name)
-        PyErr_Clear();
-    Py_XDECREF(name);
-    return wrapped;
-}
-
-void cf_monitor_suspend(struct cf_monitor *self, const struct cf_known_code *known,
-                        const void *frame, PyObject *value) {
-    uint64_t now = cf_ticks();
-    struct cf_span span;
-    if (!cf_span_take(&cf_thread, (uint32_t)known->instrument, frame, &span) ||
-        (span.what & CF_SPAN_UNRECORDED))
-        return;
-    int stopped = gives_a_value(known, value);
-    struct cf_parked parked = {
-        .frame = frame,
-        .ticks = stopped ? cf_elapsed(span.start_tick, now) : span.start_tick,
-        .child_ticks = span.child_ticks,
-        .parked_tick = now,
-        .instrument = (uint32_t)span.what,
-        .stopped = (uint32_t)stopped,
-    };
-    LOCK(self);
-    int result = cf_parked_add(&self->parked, &parked);
-    UNLOCK(self);
-    if (result < 0)
-        cf_process_lost(1);
 }
 
 void cf_monitor_end(const struct cf_known_code *known, const void *frame, int failed) {
@@ -209,33 +137,49 @@ static const void *current_frame(const struct cf_known_code *known) {
     return known->sort == CF_FUNCTION ? NULL : (const void *)PyEval_GetFrame();
 }
 
-static PyObject *monitor_start(PyObject *object, PyObject *const *args, Py_ssize_t count) {
-    struct cf_monitor *self = (struct cf_monitor *)object;
+/* The first step of a generator or coroutine, or what is seen for the first time or left alone. */
+static PyObject *start_other(struct cf_monitor *self, PyObject *code) {
     struct cf_known_code known;
-    if (count < 1)
-        Py_RETURN_NONE;
-    if (!cf_monitor_find(self, args[0], &known)) {
-        if (!known.code && cf_monitor_ask(self, args[0], &known) < 0)
+    if (!cf_monitor_find(self, code, &known)) {
+        if (!known.code && cf_monitor_ask(self, code, &known) < 0)
             return NULL;
         if (known.instrument == CF_LEFT_ALONE)
             return Py_NewRef(self->disable);
     }
-    if (cf_likely(known.sort == CF_FUNCTION))
-        begin((uint32_t)known.instrument, NULL);
+    if (known.sort == CF_FUNCTION)
+        cf_monitor_begin(&known, NULL);
     else
         cf_monitor_begin_suspending(self, &known, current_frame(&known));
     Py_RETURN_NONE;
 }
 
+static PyObject *monitor_start(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    struct cf_monitor *self = (struct cf_monitor *)object;
+    if (count < 1)
+        Py_RETURN_NONE;
+    int64_t instrument = plain_function(self, args[0]);
+    if (cf_unlikely(instrument == CF_LEFT_ALONE))
+        return start_other(self, args[0]);
+    begin((uint32_t)instrument, NULL);
+    Py_RETURN_NONE;
+}
+
+static void finish_other(struct cf_monitor *self, PyObject *code) {
+    struct cf_known_code known;
+    if (cf_monitor_find(self, code, &known))
+        cf_monitor_end(&known, current_frame(&known), 0);
+}
+
 static PyObject *monitor_finish(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     uint64_t end_tick = cf_ticks();
-    struct cf_known_code known;
-    if (count < 1 || !cf_monitor_find((struct cf_monitor *)object, args[0], &known))
+    struct cf_monitor *self = (struct cf_monitor *)object;
+    if (count < 1)
         Py_RETURN_NONE;
-    if (cf_likely(known.sort == CF_FUNCTION))
-        cf_span_end(cf_this_thread(), (uint32_t)known.instrument, end_tick, 0);
+    int64_t instrument = plain_function(self, args[0]);
+    if (cf_likely(instrument != CF_LEFT_ALONE))
+        cf_span_end(cf_this_thread(), (uint32_t)instrument, end_tick, 0);
     else
-        cf_monitor_end(&known, current_frame(&known), 0);
+        finish_other(self, args[0]);
     Py_RETURN_NONE;
 }
 
@@ -265,16 +209,9 @@ static PyObject *monitor_resume(PyObject *object, PyObject *const *args, Py_ssiz
     Py_RETURN_NONE;
 }
 
-/* Records the generators that are suspended, or were dropped without an event: at the end of the
- * program they are not told apart, and each was called once. */
 static PyObject *monitor_flush(PyObject *object, PyObject *unused) {
     (void)unused;
-    struct cf_monitor *self = (struct cf_monitor *)object;
-    for (size_t i = 0; i < self->parked.capacity; i++) {
-        if (self->parked.slots[i].frame)
-            record_dropped(self, &self->parked.slots[i]);
-    }
-    cf_parked_free(&self->parked);
+    cf_monitor_flush((struct cf_monitor *)object);
     Py_RETURN_NONE;
 }
 

@@ -41,6 +41,15 @@ struct cf_monitor {
 #endif
 };
 
+/* Around all use of the table and of `parked`. */
+#ifdef Py_GIL_DISABLED
+#define CF_LOCK(self) pthread_mutex_lock(&(self)->lock)
+#define CF_UNLOCK(self) pthread_mutex_unlock(&(self)->lock)
+#else
+#define CF_LOCK(self) ((void)0)
+#define CF_UNLOCK(self) ((void)0)
+#endif
+
 /* Returns whether the code object is known and timed, and fills in what is known. */
 int cf_monitor_find(struct cf_monitor *self, PyObject *code, struct cf_known_code *found);
 
@@ -51,6 +60,9 @@ int cf_monitor_ask(struct cf_monitor *self, PyObject *code, struct cf_known_code
 /* A call begins; `frame` is NULL for a plain function. While paused the span is there, so that its
  * end finds it, and is not recorded. */
 void cf_monitor_begin(const struct cf_known_code *known, const void *frame);
+
+/* A call begins that is not to be recorded: its end finds a span all the same. */
+void cf_monitor_begin_unrecorded(uint32_t instrument, const void *frame);
 
 /* The first step of a generator or coroutine. */
 void cf_monitor_begin_suspending(struct cf_monitor *self, const struct cf_known_code *known,
@@ -64,6 +76,10 @@ void cf_monitor_resume(struct cf_monitor *self, const struct cf_known_code *know
 /* A generator or coroutine gives a value, or waits. */
 void cf_monitor_suspend(struct cf_monitor *self, const struct cf_known_code *known,
                         const void *frame, PyObject *value);
+
+/* Records the generators that are suspended, or were dropped without an event: at the end of the
+ * program they are not told apart, and each was called once. */
+void cf_monitor_flush(struct cf_monitor *self);
 
 /* A call ends; `frame` as it began with. */
 void cf_monitor_end(const struct cf_known_code *known, const void *frame, int failed);
