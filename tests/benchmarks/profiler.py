@@ -11,7 +11,7 @@ import threading
 import time
 import timeit
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -23,7 +23,6 @@ ROUNDS = 9
 CALLS = 20_000
 # Each window sees three readings.
 WINDOW_S, WINDOW_PAIRS = 0.3, 21
-PAIRS_SAME, PAIRS_SLOWER = 200, 100
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 WRITER = """
@@ -46,7 +45,6 @@ def run() -> Iterator[Figure]:
         yield from _quantile_errors()
         yield _reader_slowdown()
         yield from peers.figures()
-    yield from _verdicts()
 
 
 def _report_time(directory: str) -> Figure:
@@ -126,44 +124,3 @@ def _reader_slowdown() -> Figure:
 def _drain(stream: IO[bytes]) -> None:
     while stream.read(1 << 16):
         pass
-
-
-def _verdicts() -> Iterator[Figure]:
-    """Alarms of equal sides, and misses of a slower one, drawn from a distribution recorded here."""
-    from cfctl.compare.comparison import Threshold
-    from cfctl.compare.profile import compare
-    from cfctl.records import Verdict
-    from tests.unit.profile_runs import side
-
-    recorded = _recorded_ticks()
-
-    def draw(random: np.random.Generator, count: int) -> Any:
-        return random.choice(recorded, count)
-
-    def sides(pair: int, ratio: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        return side(2 * pair, 10, 20_000, draw=draw), side(2 * pair + 1, 10, 20_000, ratio, draw)
-
-    alarms = sum(compare(*sides(pair, 1.0)).verdict is Verdict.FAIL for pair in range(PAIRS_SAME))
-    threshold = [Threshold.parse("p99:5%")]
-    missed = sum(
-        compare(*sides(pair, 1.1), threshold).verdict is not Verdict.FAIL
-        for pair in range(1000, 1000 + PAIRS_SLOWER)
-    )
-    yield Figure(f"alarms in {PAIRS_SAME} equal pairs", (alarms / PAIRS_SAME * 100,), "%", 5)
-    yield Figure(f"p99 +10 % missed in {PAIRS_SLOWER} pairs", (missed / PAIRS_SLOWER * 100,), "%", 10)
-
-
-def _recorded_ticks() -> Any:
-    """Durations in ticks of a real piece of work, as they came."""
-    import json
-
-    from cfctl._native import ticks
-
-    # Short work: on a busy machine so few of the samples are preempted that their p99 is the work's own.
-    document = {"queue": [1, 2, 3]}
-    found = np.empty(20_000, dtype=np.int64)
-    for index in range(len(found)):
-        start = ticks()
-        json.dumps(document)
-        found[index] = ticks() - start
-    return found
