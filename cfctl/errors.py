@@ -7,6 +7,8 @@ CfctlError
   |     +-- CalibrationError  the clock could not be calibrated
   +-- SegmentError          a segment is missing, foreign, torn or truncated
   +-- StateError            a state file or directory can not be read or written
+  +-- ResourceExhausted     a ring was full: nothing was accepted
+  +-- SubscriptionNotFound  a subscription has ended, or never was this bus's
   +-- TemporalViolation     a deadline had passed before its message was published
   +-- ClockOffsetError      a message is stamped too far ahead of this host's clock
 """
@@ -51,7 +53,15 @@ class StateError(CfctlError):
     """Raised when a state file or directory can not be read or written."""
 
 
-class TemporalViolation(CfctlError):  # noqa: N818 - the word of the bus's vocabulary
+class ResourceExhausted(CfctlError):  # noqa: N818 - a word of the bus
+    """Raised when a ring was full: nothing was accepted."""
+
+
+class SubscriptionNotFound(CfctlError):  # noqa: N818 - a word of the bus
+    """Raised for a subscription that has ended, or never was this bus's."""
+
+
+class TemporalViolation(CfctlError):  # noqa: N818 - a word of the bus
     """Raised when a deadline had passed before its message was published."""
 
 

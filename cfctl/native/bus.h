@@ -6,6 +6,7 @@
 
 #include "atomic.h"
 #include "histogram.h"
+#include "hlc.h"
 #include "process.h"
 
 /* Of a publisher; the ring's own header holds tail, rejected and orphaned beside it. */
@@ -64,6 +65,23 @@ static inline void cf_bus_received_add(struct cf_bus_received *shard, uint64_t b
     if (cf_unlikely(tick < cf_load_relaxed(&shard->first_tick)))
         cf_store_relaxed(&shard->first_tick, tick);
     cf_store_relaxed(&shard->last_tick, tick);
+}
+
+/* Merges a message's stamp into this process's clock, so that what it stamps from now on is later.
+ * `*trusted_until` is the caller's: stamps to there are within the clock's maximal offset, because
+ * they were when the wall clock was last looked at. Beyond, the clock is looked at, and a stamp too
+ * far ahead is refused, counted with its publisher's number, and the clock left alone. 3 ns. */
+static inline void cf_bus_merge_stamp(uint64_t stamp, uint32_t publisher, uint64_t tick,
+                                      uint64_t *trusted_until) {
+    if (cf_likely(stamp <= *trusted_until)) {
+        uint64_t last = cf_load_relaxed(&cf_hlc_process.clock.last);
+        while (stamp > last && !cf_replace_relaxed(&cf_hlc_process.clock.last, &last, stamp))
+            ;
+        return;
+    }
+    uint64_t now_ns = cf_hlc_node_now(&cf_hlc_process, tick), unused;
+    cf_hlc_node_receive(&cf_hlc_process, now_ns, stamp, publisher, &unused);
+    *trusted_until = now_ns + cf_load_relaxed(&cf_hlc_process.max_offset_ns);
 }
 
 #endif

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import threading
-import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from cfctl import _native
 from cfctl.profile.suspending import timed_async_generator, timed_coroutine, timed_generator
+from cfctl.segment.process import open_segment
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -110,7 +110,7 @@ class Profiler:
         often that happened is counted in the segment. Raises ValueError for an empty name, a NUL
         character, or more than 1024 bytes.
         """
-        _open_segment()
+        open_segment()
         return _operations.find(name, labels)
 
     def record_operation(
@@ -120,7 +120,7 @@ class Profiler:
 
         An exception is counted as an error and goes on untouched.
         """
-        _open_segment()
+        open_segment()
         with self.operation(name):
             return function(*args, **kwargs)
 
@@ -131,7 +131,7 @@ class Profiler:
 
         In a hot loop keep the operation and call its `record`, which spares the look-up.
         """
-        _open_segment()
+        open_segment()
         _operations.find(name, labels).record(duration_ns, failed)
 
     def record_many(
@@ -142,7 +142,7 @@ class Profiler:
         At most 2 ns each. Raises TypeError for another buffer, ValueError for a negative or not
         finite value; nothing is recorded then.
         """
-        _open_segment()
+        open_segment()
         _operations.find(name, labels).record_many(cast("Buffer", durations_ns))
 
     def timeline(self) -> None:
@@ -150,14 +150,14 @@ class Profiler:
 
         256 KiB per thread, never more.
         """
-        _open_segment()
+        open_segment()
         _native.timeline_start()
 
     def report(self) -> ProfileReport:
         """Return the statistics of this process's operations so far; it may go on recording."""
         from cfctl.profile.own import own_report
 
-        _open_segment()
+        open_segment()
         return own_report()
 
 
@@ -167,47 +167,6 @@ def _code_flags(function: Any) -> int:
         function = function.func if isinstance(function, functools.partial) else function.__func__
     flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
     return flags if isinstance(flags, int) else 0
-
-
-@functools.cache
-def _open_segment() -> None:
-    """Open the process's segment; warn once when it has to be in anonymous memory."""
-    from cfctl import paths
-    from cfctl.errors import InputError
-
-    directory, limit_bytes = paths.segment_directory(), None
-    try:
-        limit_bytes = paths.segment_limit_bytes()
-    except InputError as error:
-        warnings.warn(f"cfctl: {error} The default is used.", RuntimeWarning, stacklevel=3)
-    try:
-        _native.segment_configure(
-            str(directory), paths.segment_run_id(), limit_bytes or _native.SEGMENT_DEFAULT_LIMIT_BYTES
-        )
-        _, errno = _native.segment_open()
-    except (OSError, ValueError) as error:
-        reason = str(error)
-    else:
-        if paths.timeline_wanted():
-            _native.timeline_start()
-        if errno == 0:
-            return
-        reason = _open_reason(errno)
-    warnings.warn(
-        f"cfctl: no segment can be made in {directory}: {reason}. Operations are recorded, but only this "
-        f"process can report them. Make the directory usable, or name another with CFCTL_SEGMENT_DIR.",
-        RuntimeWarning,
-        stacklevel=3,
-    )
-
-
-def _open_reason(number: int) -> str:
-    import errno
-    import os
-
-    if number == errno.EPERM:
-        return "it is a link, another user's, or open to others (it should have mode 0700)"
-    return os.strerror(number)
 
 
 _default = Profiler()

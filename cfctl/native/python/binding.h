@@ -22,15 +22,15 @@ extern const struct cf_binding_topic cf_topic_monitor;
 extern const struct cf_binding_topic cf_topic_probe;
 extern const struct cf_binding_topic cf_topic_perf;
 extern const struct cf_binding_topic cf_topic_sparse;
-extern const struct cf_binding_topic cf_topic_hlc;
 extern const struct cf_binding_topic cf_topic_bus;
+extern const struct cf_binding_topic cf_topic_hlc;
 
 /* Types and objects that more than one topic needs; one per module, so per interpreter. */
 struct cf_module_state {
     PyTypeObject *operation_type;
     PyTypeObject *span_type;
-    PyTypeObject *hlc_type;
     PyTypeObject *message_type;
+    PyTypeObject *hlc_type;
     PyObject *method_type; /* types.MethodType */
 };
 

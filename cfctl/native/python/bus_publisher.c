@@ -131,7 +131,8 @@ static int publisher_clear(PyObject *object) {
 static inline int publish(struct publisher_object *self, const void *payload, size_t length,
                           uint16_t flags) {
     uint64_t tick = cf_ticks();
-    int error = cf_ring_publish(&self->writer, payload, length, tick, 0, flags);
+    uint64_t hlc = cf_hlc_node_tick(&cf_hlc_process, cf_hlc_node_now(&cf_hlc_process, tick));
+    int error = cf_ring_publish(&self->writer, payload, length, tick, hlc, flags);
     if (cf_unlikely(error != 0))
         return error;
     cf_topic_notify(self->topic.page);

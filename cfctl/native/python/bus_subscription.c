@@ -13,9 +13,10 @@ enum { SLICE_NS = 100000000, POLLS_WITH_LOCK = 64 };
 struct subscription_object {
     PyObject_HEAD struct cf_subscription subscription;
     struct cf_module_state *state;
-    PyObject *hold;     /* called with each message that has an extension; returns it or None */
-    PyObject *released; /* list of messages that were held */
-    PyObject *gone;     /* returns the exception for an ended subscription */
+    PyObject *hold;         /* called with each message that has an extension; returns it or None */
+    PyObject *released;     /* list of messages that were held */
+    PyObject *gone;         /* returns the exception for an ended subscription */
+    uint64_t trusted_until; /* cf_bus_merge_stamp's */
     uint32_t instrument;
     uint8_t closing;
 };
@@ -140,6 +141,7 @@ static PyObject *take(struct subscription_object *self, int whole) {
             continue;
         }
         uint64_t tick = cf_ticks();
+        cf_bus_merge_stamp(message.hlc, message.publisher, tick, &self->trusted_until);
         count(self, reader, &message, tick);
         if (cf_likely(!(message.flags & CF_MESSAGE_EXTENDED)))
             return whole ? cf_bus_message(self->state, &message, tick, payload) : payload;

@@ -70,8 +70,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     struct cf_module_state *state = PyModule_GetState(module);
     Py_VISIT(state->operation_type);
     Py_VISIT(state->span_type);
-    Py_VISIT(state->hlc_type);
     Py_VISIT(state->message_type);
+    Py_VISIT(state->hlc_type);
     Py_VISIT(state->method_type);
     return 0;
 }
@@ -80,8 +80,8 @@ static int module_clear(PyObject *module) {
     struct cf_module_state *state = PyModule_GetState(module);
     Py_CLEAR(state->operation_type);
     Py_CLEAR(state->span_type);
-    Py_CLEAR(state->hlc_type);
     Py_CLEAR(state->message_type);
+    Py_CLEAR(state->hlc_type);
     Py_CLEAR(state->method_type);
     return 0;
 }
