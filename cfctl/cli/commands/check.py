@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,9 +43,7 @@ def check(
     ] = None,
     pid: Annotated[
         int | None,
-        typer.Option(
-            "--pid", min=1, metavar="PID", help="Process whose memory is checked; cfctl itself without it."
-        ),
+        typer.Option("--pid", min=1, metavar="PID", help="Process that is checked; cfctl itself without it."),
     ] = None,
     window: Annotated[
         str, typer.Option("--window", metavar="TIME", help="How long CPU time is observed.")
@@ -90,6 +89,8 @@ def check(
     from cfctl.host.fingerprint import fingerprint
     from cfctl.monitor.check import InconclusivePolicy, run_check
     from cfctl.monitor.metric import Subject
+    from cfctl.monitor.segments import live_segments
+    from cfctl.monitor.snapshot import Collector
     from cfctl.render.check import render
 
     policy = inconclusive or config.load().get("check.inconclusive")
@@ -104,8 +105,9 @@ def check(
     if junit is not None:
         check_writable(junit)
     chosen = _targets(targets, target or [])
-    subject = Subject(pid, window_ns, settle)
-    document = run_check(chosen, subject, InconclusivePolicy(policy), host=fingerprint())
+    collector = Collector(Subject((os.getpid() if pid is None else pid,), settle=settle), live_segments)
+    snapshot = next(collector.snapshots(window_ns / 1e9))
+    document = run_check(chosen, snapshot, InconclusivePolicy(policy), fingerprint())
     result.emit(document, render)
     if junit is not None:
         from cfctl.export.junit import export as export_junit
@@ -120,7 +122,8 @@ def check(
 
 
 def _targets(file: str | None, names: list[str]) -> tuple[Target, ...]:
-    from cfctl.monitor.targets import read_targets, select
+    from cfctl.monitor.target_file import read_targets
+    from cfctl.monitor.targets import select
 
     if file is None:
         tables = [(source, found["targets"]) for source, found in config.load().foreign if "targets" in found]
