@@ -10,7 +10,15 @@ from typing import Any, Final, TypeVar
 
 from cfctl.errors import ConfigError, InputError
 from cfctl.monitor.metric import Labels, Metric, gauges
-from cfctl.monitor.targets import BUILT_IN_TARGETS, NoData, Operator, Target, TargetSeverity
+from cfctl.monitor.targets import (
+    BUILT_IN_TARGETS,
+    FOR_NS,
+    KEEP_FIRING_FOR_NS,
+    NoData,
+    Operator,
+    Target,
+    TargetSeverity,
+)
 from cfctl.units import parse_quantity, parse_time_ns
 
 _Number = TypeVar("_Number", int, float)
@@ -68,8 +76,8 @@ class _Reader:
             severity=TargetSeverity(self.word("severity", list(TargetSeverity), TargetSeverity.WARNING)),
             source=_place(self.source, self.name),
             where=self.where(metric),
-            for_ns=self.time("for"),
-            keep_firing_for_ns=self.time("keep-firing-for"),
+            for_ns=self.time("for", FOR_NS),
+            keep_firing_for_ns=self.time("keep-firing-for", KEEP_FIRING_FOR_NS),
             recovery=self.recovery(metric),
             no_data=NoData(self.word("no-data", list(NoData), NoData.KEEP)),
         )
@@ -108,8 +116,8 @@ class _Reader:
             )  # fmt: skip
         return recovery
 
-    def time(self, key: str) -> int:
-        value = self.entry.get(key, "0s")
+    def time(self, key: str, default_ns: int) -> int:
+        value = self.entry.get(key, f"{default_ns} ns")
         if not isinstance(value, str):
             raise self.error(
                 key, f"can not have {key} {value!r}", "It is a time with its unit.", 'Like "30 s".'

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from cfctl.monitor.snapshot import Series, Snapshot
 
 BUILT_IN: Final = "built-in"
+# A spike of one window is no alert, and noise around a threshold must not flap: without these two a
+# thousand noisy seconds fire some hundred times, with them once.
+FOR_NS: Final = 5_000_000_000
+KEEP_FIRING_FOR_NS: Final = 30_000_000_000
 
 
 class TargetSeverity(enum.StrEnum):
@@ -61,8 +65,8 @@ class Target:
     severity: TargetSeverity
     source: str = BUILT_IN
     where: Labels = ()
-    for_ns: int = 0
-    keep_firing_for_ns: int = 0
+    for_ns: int = FOR_NS
+    keep_firing_for_ns: int = KEEP_FIRING_FOR_NS
     recovery: float | None = None
     no_data: NoData = NoData.KEEP
 

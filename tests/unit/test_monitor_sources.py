@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -70,8 +69,11 @@ def test_stolen_time_is_a_share_of_all_time() -> None:
 
 
 def test_guest_time_is_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    Times = namedtuple("Times", (*FIELDS, "guest"))
-    readings = iter([[Times(*[0.0] * 8, 0.0)], [Times(1.0, 0, 0, 1.0, 0, 0, 0, 0, 500.0)]])
+    class Times(dict[str, float]):
+        def _asdict(self) -> dict[str, float]:
+            return self
+
+    readings = iter([[Times(spent(guest=0.0))], [Times(spent(user=1.0, idle=1.0, guest=500.0))]])
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu: next(readings))
     source = Cpu(Subject())
     list(source.collect(moment(0)))
@@ -292,7 +294,10 @@ def no_segments(subject: Subject) -> tuple[tuple[()], tuple[()]]:
 
 
 class Failing:
-    METRICS = (Metric("mood", "ratio", "A mood."), Metric("moods", "ratio", "Several.", ("who",)))
+    METRICS: ClassVar[tuple[Metric, ...]] = (
+        Metric("mood", "ratio", "A mood."),
+        Metric("moods", "ratio", "Several.", ("who",)),
+    )
 
     def __init__(self, subject: Subject) -> None:
         pass
