@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from cfctl.monitor.metric import Labels
 from cfctl.monitor.targets import NoData, Target, TargetSeverity
 from cfctl.records import Measurement, Verdict
 from cfctl.units import format_quantity
 
 if TYPE_CHECKING:
-    from cfctl.monitor.metric import Labels
     from cfctl.monitor.snapshot import Series, Snapshot
 
 
@@ -64,7 +64,7 @@ class Transition:
     alert: PerformanceAlert
 
 
-_Key = tuple[str, "Labels"]
+_Key = tuple[str, Labels]
 Explain = Callable[[Target, "Series"], Cause | None]
 
 

@@ -1,4 +1,4 @@
-"""A recording of snapshots: append-only, whole up to the last acknowledged record, bounded, replayable.
+"""A recording of observations: append-only, whole up to the last acknowledged record, bounded, replayable.
 
 Each line is the CRC-32 of a JSON document in hex, a space, and the document. A recorder that is
 killed leaves at most one torn line at the end, which the next one cuts off. A file that has reached
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Final
 
 from cfctl.diagnose.stored import restored
 from cfctl.errors import InputError, StateError, os_error_reason
-from cfctl.monitor.snapshot import Snapshot
+from cfctl.monitor.watch import Observation
 from cfctl.records import to_plain
 
 DEFAULT_LIMIT_BYTES: Final = 256 << 20
@@ -87,17 +87,17 @@ def encoded(document: Any) -> bytes:
     return b"%08x " % zlib.crc32(data) + data + b"\n"
 
 
-def replay(path: Path) -> Iterator[Snapshot]:
-    """Yield the snapshots of a recording, oldest first, the older half before the newer.
+def replay(path: Path) -> Iterator[Observation]:
+    """Yield the observations of a recording, oldest first, the older half before the newer.
 
-    A torn last line is left out. Raises InputError for a file that is no recording of snapshots,
+    A torn last line is left out. Raises InputError for a file that is no recording of a monitor,
     StateError for a damaged record that others follow.
     """
     for document in documents(path):
         try:
-            yield restored(Snapshot, document)
+            yield restored(Observation, document)
         except ValueError as error:
-            raise InputError(f"{path} holds something that is no snapshot.", f"{error}.") from error
+            raise InputError(f"{path} holds something that is no observation.", f"{error}.") from error
 
 
 def documents(path: Path) -> Iterator[dict[str, Any]]:

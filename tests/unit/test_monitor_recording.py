@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cfctl.errors import InputError, StateError
+from cfctl.monitor.alerts import AlertBook
 from cfctl.monitor.metric import Subject
 from cfctl.monitor.recording import Recorder, decoded, documents, encoded, replay
 from cfctl.monitor.segments import live_segments
 from cfctl.monitor.snapshot import Collector, Distribution, Series, Snapshot, Total
+from cfctl.monitor.targets import BUILT_IN_TARGETS
+from cfctl.monitor.watch import Observation
 from cfctl.records import Measurement
 
 SNAPSHOT = Snapshot(
@@ -37,14 +41,17 @@ SNAPSHOT = Snapshot(
 )
 
 
-def test_a_recording_gives_back_its_snapshots(tmp_path: Path) -> None:
+def test_a_recording_gives_back_its_observations(tmp_path: Path) -> None:
     path = tmp_path / "r"
-    with Recorder(path) as recorder:
-        recorder.append(SNAPSHOT)
-    collected = Collector(Subject(), live_segments).collect()
-    with Recorder(path) as recorder:
-        recorder.append(collected)
-    assert list(replay(path)) == [SNAPSHOT, collected]
+    book = AlertBook((replace(BUILT_IN_TARGETS[1], metric="m", unit="ns", threshold=1.0, for_ns=0),))
+    transitions = book.update(SNAPSHOT)
+    assert transitions
+    first = Observation(SNAPSHOT, book.alerts(), transitions, targets_current=False)
+    second = Observation(Collector(Subject(), live_segments).collect(), (), ())
+    for each in (first, second):
+        with Recorder(path) as recorder:
+            recorder.append(each)
+    assert list(replay(path)) == [first, second]
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -81,10 +88,10 @@ def test_a_broken_record_in_the_middle_is_damage_and_not_cut_off(tmp_path: Path)
     assert len(path.read_bytes()) == 3 * len(line)
 
 
-def test_documents_of_another_kind_are_no_snapshots(tmp_path: Path) -> None:
+def test_documents_of_another_kind_are_no_observations(tmp_path: Path) -> None:
     path = tmp_path / "r"
     path.write_bytes(encoded({"schema": "cfctl.check"}))
-    with pytest.raises(InputError, match="no snapshot"):
+    with pytest.raises(InputError, match="no observation"):
         list(replay(path))
 
 
