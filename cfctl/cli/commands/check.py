@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,27 +19,18 @@ from cfctl.cli.output import (
     message,
     write_file,
 )
+from cfctl.cli.target_options import TargetOption, TargetsOption, load_targets
 from cfctl.cli.typer_app import command_app
-from cfctl.errors import ConfigError, InputError
+from cfctl.errors import InputError
 from cfctl.units import parse_time_ns
-
-if TYPE_CHECKING:
-    from cfctl.monitor.targets import Target
 
 app = command_app()
 
 
 @app.command()
 def check(
-    targets: Annotated[
-        str | None,
-        typer.Option(
-            "--targets", metavar="FILE", help="TOML file with [targets], instead of the project's and user's."
-        ),
-    ] = None,
-    target: Annotated[
-        list[str] | None, typer.Option("--target", metavar="NAME", help="Check this target only; repeatable.")
-    ] = None,
+    targets: TargetsOption = None,
+    target: TargetOption = None,
     pid: Annotated[
         int | None,
         typer.Option("--pid", min=1, metavar="PID", help="Process that is checked; cfctl itself without it."),
@@ -104,7 +94,7 @@ def check(
     result = Output.resolve(format, json, output, unit)
     if junit is not None:
         check_writable(junit)
-    chosen = _targets(targets, target or [])
+    chosen = load_targets(targets, target or ())
     collector = Collector(Subject((os.getpid() if pid is None else pid,), settle=settle), live_segments)
     snapshot = next(collector.snapshots(window_ns / 1e9))
     document = run_check(chosen, snapshot, InconclusivePolicy(policy), fingerprint())
@@ -119,19 +109,3 @@ def check(
         message(export_github(document).rstrip("\n"))
     codes: dict[Any, ExitCode] = {"pass": ExitCode.OK, "fail": ExitCode.FINDING}
     raise typer.Exit(codes.get(document.verdict, ExitCode.UNMEASURED))
-
-
-def _targets(file: str | None, names: list[str]) -> tuple[Target, ...]:
-    from cfctl.monitor.target_file import read_targets
-    from cfctl.monitor.targets import select
-
-    if file is None:
-        tables = [(source, found["targets"]) for source, found in config.load().foreign if "targets" in found]
-    else:
-        table = config.project_table(Path(file))
-        if "targets" not in table:
-            raise ConfigError(
-                f"{file} holds no targets.", "It has no table [targets].", "See: cfctl check --help"
-            )
-        tables = [(file, table["targets"])]
-    return select(read_targets(tables), names)
