@@ -137,6 +137,7 @@ class AlertBook:
                 watch.missed_since_ns = self._now_ns
                 watch.state = AlertState.PENDING
                 watch.alert = _alert(target, series, AlertState.PENDING, unix_ns)
+            watch.alert = _refreshed(watch.alert, target, series)
             if self._now_ns - watch.missed_since_ns >= target.for_ns:
                 watch.state, watch.good_since_ns = AlertState.FIRING, None
                 alert = _alert(target, series, AlertState.FIRING, unix_ns)
@@ -148,11 +149,7 @@ class AlertBook:
     def _while_firing(
         self, watch: _Watch, target: Target, series: Series, good: bool, unix_ns: int
     ) -> Iterable[Transition]:
-        assert watch.alert is not None
-        if series.measurement.value is not None:
-            watch.alert = replace(
-                watch.alert, current_value=series.measurement.value, description=_described(target, series)
-            )
+        watch.alert = _refreshed(watch.alert, target, series)
         if not good:
             watch.good_since_ns = None
             return
@@ -174,6 +171,14 @@ def _answers(target: Target, measured: Measurement) -> tuple[bool, bool]:
         return target.no_data is NoData.ALERT, target.no_data is NoData.OK
     missed = target.judge(measured) is Verdict.FAIL
     return missed, target.judge(measured, target.recovery) is Verdict.PASS
+
+
+def _refreshed(alert: PerformanceAlert | None, target: Target, series: Series) -> PerformanceAlert:
+    """Return an alert with the value of now; the one it had stays while there is none."""
+    assert alert is not None
+    if series.measurement.value is None:
+        return alert
+    return replace(alert, current_value=series.measurement.value, description=_described(target, series))
 
 
 def _absent(target: Target) -> Series:

@@ -43,7 +43,12 @@ def factor(metric: Metric) -> float:
 
 def label_names(metric: Metric) -> tuple[str, ...]:
     """Return the label names of a metric's family."""
-    return (*metric.labels, _OWN) if metric.labels else ()
+    return (*metric.labels, _OWN) if _is_instrument(metric) else metric.labels
+
+
+def _is_instrument(metric: Metric) -> bool:
+    """Return whether a program can give its series labels of their own."""
+    return "process" in metric.labels
 
 
 @dataclass
@@ -168,11 +173,11 @@ def _of_kind(kind: MetricKind) -> list[Metric]:
 
 def _label_values(metric: Metric, labels: Labels) -> tuple[str, ...]:
     """Return the values of a series' labels in the order of its family's names, cleaned."""
-    if not metric.labels:
-        return ()
     known = dict(labels)
-    own = ",".join(f"{safe_text(k)}={safe_text(v)}" for k, v in labels if k not in metric.labels)
-    return (*(safe_text(known.get(name, "")) for name in metric.labels), own)
+    values = tuple(safe_text(known.get(name, "")) for name in metric.labels)
+    if not _is_instrument(metric):
+        return values
+    return (*values, ",".join(f"{safe_text(k)}={safe_text(v)}" for k, v in labels if k not in metric.labels))
 
 
 def _buckets(found: Distribution, edges_ns: tuple[int, ...] | None = None) -> list[tuple[str, float]]:

@@ -53,7 +53,7 @@ def expression(target: Target) -> str:
     metric = gauges()[target.metric]
     series = family_name(metric) + _matchers(target.where, metric.labels)
     value = f"abs({series})" if target.operator is Operator.WITHIN else series
-    missed = f"{value} {_MISSED[target.operator]} {target.threshold * factor(metric)!r}"
+    missed = f"{value} {_MISSED[target.operator]} {target.threshold * factor(metric):.12g}"
     return f"{missed} or absent({series})" if target.no_data is NoData.ALERT else missed
 
 

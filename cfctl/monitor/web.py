@@ -182,6 +182,7 @@ class Exporter:
         app = make_wsgi_app(_Registry(collect))
         if access.password is not None:
             app = _with_password(app, access.password)
+        tls = None if access.certificate is None else _tls(access.certificate, access.key)
         family = socket.AF_INET6 if ":" in access.host else socket.AF_INET
         try:
             self._server = _Server((access.host, access.port), _Handler, family)
@@ -191,9 +192,9 @@ class Exporter:
                 "Name another address.",
             ) from error  # fmt: skip
         self._server.set_app(app)
-        if access.certificate is not None:
+        if tls is not None:
             # The handshake is the handler's: in accept() one silent peer would stop all others.
-            self._server.socket = _tls(access.certificate, access.key).wrap_socket(
+            self._server.socket = tls.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
         self._thread = threading.Thread(target=self._server.serve_forever, name="cfctl-exporter", daemon=True)

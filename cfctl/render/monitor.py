@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.monitor.alerts import AlertState
 from cfctl.render.operations import quantity
-from cfctl.render.table import STATUS_STYLE, ascii_only, cell, column_table, fact_table
+from cfctl.render.table import STATUS_STYLE, ascii_only, cell, column_table
 from cfctl.render.trend import trend
 from cfctl.text import safe_text
 from cfctl.units import format_quantity
@@ -23,10 +23,16 @@ if TYPE_CHECKING:
     from cfctl.monitor.metric import Labels
     from cfctl.monitor.snapshot import History, Series, Snapshot
     from cfctl.monitor.watch import Observation
+    from cfctl.records import Measurement
 
 _TREND_WIDTH: Final = 12
+_SMALL_TREND: Final = 6
 _ROWS_PER_SECTION: Final = 8
 _NAME_WIDTH: Final = 34
+_OF_WIDTH: Final = 16
+_FLOWS: Final = (
+    ("network_received", "in"), ("network_sent", "out"), ("disk_read", "read"), ("disk_written", "written"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +65,12 @@ class Dashboard:
     def render(self, document: Observation, console: Console, shown_unit: str | None) -> None:
         """Print the machine, the targets, the alerts with their causes, and the instruments."""
         snapshot, plain = document.snapshot, ascii_only(console)
-        console.print(cell(summary_line(document), "bold"), soft_wrap=True)
-        console.print(fact_table(self._machine(snapshot, plain)))
+        console.print(cell(summary_line(document), "bold"), overflow="ellipsis", no_wrap=True)
+        for line in self._machine(snapshot, plain):
+            console.print(line, overflow="ellipsis", no_wrap=True)
+        console.print()
         console.print(self._target_table(document, shown_unit, plain))
-        for alert in document.alerts:
+        for alert in (alert for alert in document.alerts if alert.state is AlertState.FIRING):
             console.print(_alert_text(alert, snapshot.unix_ns))
         for section in SECTIONS:
             table = _section_table(section, snapshot, shown_unit)
@@ -73,42 +81,43 @@ class Dashboard:
         for problem in snapshot.problems[:3]:
             console.print(cell(f"problem: {problem}", "yellow"), soft_wrap=True)
 
-    def _machine(self, snapshot: Snapshot, plain: bool) -> list[tuple[str, str, str]]:
-        def drawn(metric: str) -> str:
-            return trend(self.history.values(metric), _TREND_WIDTH, plain)
+    def _machine(self, snapshot: Snapshot, plain: bool) -> list[Text]:
+        def drawn(word: str, metric: str, *others: tuple[str, str]) -> Text:
+            bars = trend(self.history.values(metric), _TREND_WIDTH, plain)
+            line = cell(f"{word:<9}", "bold").append(f"{value(snapshot, metric):>8}  {bars:<{_TREND_WIDTH}}")
+            for name, other in others:
+                line.append(f"  {name} ", "dim").append(value(snapshot, other))
+            return line
 
-        def told(*metrics: tuple[str, str]) -> str:
-            return "  ".join(f"{word} {value(snapshot, metric)}" for word, metric in metrics)
-
-        rows = [
-            (
-                "cpu", f"{value(snapshot, 'cpu_utilization'):>8}  {drawn('cpu_utilization'):<{_TREND_WIDTH}}",
-                told(("steal", "cpu_steal"), ("throttled", "cpu_throttled"), ("switches", "context_switches")),
+        lines = [
+            drawn(
+                "cpu", "cpu_utilization", ("steal", "cpu_steal"), ("throttled", "cpu_throttled"),
+                ("switches", "context_switches"),
             ),
-            (
-                "memory", f"{value(snapshot, 'memory_used'):>8}  {drawn('memory_used'):<{_TREND_WIDTH}}",
-                told(("available", "memory_available")),
-            ),
-            (
-                "clock", f"{value(snapshot, 'temporal_accuracy'):>8}  {drawn('temporal_accuracy'):<{_TREND_WIDTH}}",
-                told(("calibrated before", "calibration_age")),
-            ),
+            drawn("memory", "memory_used", ("available", "memory_available")),
+            drawn("clock", "temporal_accuracy", ("calibrated before", "calibration_age")),
         ]  # fmt: skip
-        waits = "  ".join(f"{_last_label(s)} {_shown(s)}" for s in snapshot.of("pressure"))
-        rows.append(("waiting", waits, ""))
+        waits = [("", s) for s in snapshot.of("pressure")]
         flows = [
-            f"{_last_label(s)} {word} {_shown(s)}"
-            for metric, word in (("network_received", "in"), ("network_sent", "out"), ("disk_read", "read"), ("disk_written", "written"))
-            for s in snapshot.of(metric)
-            if s.measurement.value
-        ]  # fmt: skip
-        return [*rows, ("devices", "  ".join(flows), "")] if flows else rows
+            (f"{word} ", s) for metric, word in _FLOWS for s in snapshot.of(metric) if s.measurement.value
+        ]
+        for word, found in (("waiting", waits), ("devices", flows)):
+            if found:
+                line = cell(f"{word:<11}", "bold")
+                for how, series in found:
+                    line.append(f"{_last_label(series)} {how}", "dim").append(
+                        f"{shown(series.measurement)}  "
+                    )
+                lines.append(line)
+        return lines
 
     def _target_table(self, document: Observation, shown_unit: str | None, plain: bool) -> Table:
         table = column_table(
             [("target", "left"), ("of", "left"), ("value", "right"), ("wanted", "left"), ("state", "left"),
              ("trend", "left")]
         )  # fmt: skip
+        for column in table.columns:
+            column.no_wrap = True
         states = {(alert.target, alert.labels): alert for alert in document.alerts}
         for target in self.book.targets:
             wanted = (
@@ -117,20 +126,23 @@ class Dashboard:
             for series in target.matching(document.snapshot)[:_ROWS_PER_SECTION]:
                 alert = states.get((target.name, series.labels))
                 table.add_row(
-                    cell(target.name), cell(_of(series)), cell(quantity(series.measurement, shown_unit)),
+                    cell(target.name), cell(_of(series)), cell(shown(series.measurement, shown_unit)),
                     cell(wanted), _state(alert, series, document.snapshot.unix_ns),
-                    cell(trend(self.history.values(series.metric, series.labels), _TREND_WIDTH, plain)),
+                    cell(trend(self.history.values(series.metric, series.labels), _SMALL_TREND, plain)),
                 )  # fmt: skip
         return table
 
 
 def value(snapshot: Snapshot, metric: str) -> str:
     """Return the value of a metric without labels as text, "-" where it has none."""
-    return next((_shown(series) for series in snapshot.of(metric)), "-")
+    return next((shown(series.measurement) for series in snapshot.of(metric)), "-")
 
 
-def _shown(series: Series) -> str:
-    return quantity(series.measurement, None)
+def shown(measured: Measurement, shown_unit: str | None = None) -> str:
+    """Return a measurement with three digits, or fewer when its error allows no more; 0 without any."""
+    if measured.value == 0:
+        return format_quantity(0.0, measured.unit)
+    return quantity(measured, shown_unit)
 
 
 def _last_label(series: Series) -> str:
@@ -138,7 +150,9 @@ def _last_label(series: Series) -> str:
 
 
 def _of(series: Series) -> str:
-    return safe_text(series.subject, _NAME_WIDTH)
+    """Return whose series it is: its labels without the process's name; "" for the machine's."""
+    own = [f"pid {value}" if name == "pid" else value for name, value in series.labels if name != "process"]
+    return safe_text(" ".join(own), _OF_WIDTH)
 
 
 def _state(alert: PerformanceAlert | None, series: Series, now_unix_ns: int) -> Text:
@@ -156,8 +170,8 @@ def _since(alert: PerformanceAlert, now_unix_ns: int) -> str:
 
 
 def _alert_text(alert: PerformanceAlert, now_unix_ns: int) -> Text:
-    style = STATUS_STYLE.get(alert.severity, "yellow") if alert.state is AlertState.FIRING else "dim"
-    text = cell(alert_line(alert), style).append(f", {alert.state} for {_since(alert, now_unix_ns)}")
+    text = cell(alert_line(alert), STATUS_STYLE.get(alert.severity, "yellow"))
+    text.append(f", for {_since(alert, now_unix_ns)}")
     if alert.cause is not None:
         text.append("\n  cause  ").append_text(cell(f"{alert.cause.check}: {alert.cause.found}"))
         text.append("\n  do     ").append_text(cell(alert.cause.solution))
@@ -183,7 +197,7 @@ def _section_table(section: Section, snapshot: Snapshot, shown_unit: str | None)
     for labels, found in ordered[:_ROWS_PER_SECTION]:
         known = dict(labels)
         cells = [
-            cell(quantity(found[metric].measurement, shown_unit)) if metric in found else cell("-")
+            cell(shown(found[metric].measurement, shown_unit)) if metric in found else cell("-")
             for _, metric in section.columns
         ]
         table.add_row(cell(_name(section, labels)), cell(known.get("pid", "-")), *cells)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cfctl import config
 from cfctl.cli.live import IntervalOption, interval_s, show_live
 from cfctl.cli.monitor_commands import session
 from cfctl.cli.monitor_commands.rules import rules
@@ -29,11 +30,12 @@ from cfctl.errors import InputError, os_error_reason
 from cfctl.units import parse_bytes, parse_time_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from prometheus_client.metrics_core import Metric as Family
 
     from cfctl.monitor.publishing import Published
+    from cfctl.monitor.targets import Target
     from cfctl.monitor.watch import Monitor, Observation
     from cfctl.monitor.web import Exporter
 
@@ -122,7 +124,7 @@ def monitor(
     where = Output.resolve(format, json, output, unit)
     with contextlib.ExitStack() as stack:
         stack.enter_context(session.ended_by_sigterm())
-        reloading = session.Reloading(lambda: load_targets(targets, target or ()))
+        reloading = session.Reloading(lambda: _read_anew(targets, target or ()))
         made = _monitor(reloading, pid, all_users, interval)
         if replay is not None:
             observations = _replayed(made, replay, speed)
@@ -136,6 +138,12 @@ def monitor(
             reloading.listen()
             observations = made.observations()
         _show(made, where, session.limited(observations, _seconds(duration)), once)
+
+
+def _read_anew(file: str | None, names: Sequence[str]) -> tuple[Target, ...]:
+    """Return the targets as the files hold them now, not as they were when the command began."""
+    config.load.cache_clear()
+    return load_targets(file, names)
 
 
 def _seconds(duration: str | None) -> float | None:
@@ -232,7 +240,10 @@ def _exporter(
         host, port, Path(certificate) if certificate else None, Path(key) if key else None,
         read_password(Path(password_file)) if password_file else None, insecure,
     )  # fmt: skip
-    return Exporter(access, families)
+    exporter = Exporter(access, families)
+    scheme = "https" if certificate else "http"
+    message(f"cfctl: metrics at {scheme}://{f'[{host}]' if ':' in host else host}:{exporter.port}/metrics")
+    return exporter
 
 
 def _write_textfile(published: Published, path: str) -> None:

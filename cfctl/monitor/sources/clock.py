@@ -74,26 +74,29 @@ class ClockSource:
         self._subject = subject
         self._clock = clock or LibraryClock()
         self._realtime_ns = realtime_ns
-        self._found: tuple[int, tuple[Found, ...]] | None = None
+        self._found: tuple[int, Any, Series] | None = None
 
     def collect(self, moment: Moment) -> Iterable[Found]:
         """Return the accuracy; what was measured in the last ten seconds is not measured again."""
         if self._found is None or moment.monotonic_ns - self._found[0] >= REFRESH_NS:
-            self._found = (moment.monotonic_ns, tuple(self._measured()))
-        return self._found[1]
+            self._found = (moment.monotonic_ns, *self._measured())
+        _, calibration, accuracy = self._found
+        yield accuracy
+        if calibration is not None:
+            age_ns = max(0, self._realtime_ns() - calibration.created_realtime_ns)
+            yield Series("calibration_age", Measurement(float(age_ns), "ns", 1e6, 1, "CLOCK_REALTIME"))
 
-    def _measured(self) -> Iterable[Found]:
+    def _measured(self) -> tuple[Any, Series]:
         calibration = None
         try:
             calibration = self._clock.calibration()
             if calibration is None and self._subject.settle:
                 calibration = self._clock.calibrate()
-            yield self._accuracy(calibration)
+            return calibration, self._accuracy(calibration)
         except CfctlError as error:
-            yield Series("temporal_accuracy", Measurement.missing("ns", str(error)), subject=_WHO)
-        if calibration is not None:
-            age_ns = self._realtime_ns() - calibration.created_realtime_ns
-            yield Series("calibration_age", Measurement(float(age_ns), "ns", 1e6, 1, "CLOCK_REALTIME"))
+            return calibration, Series(
+                "temporal_accuracy", Measurement.missing("ns", str(error)), subject=_WHO
+            )
 
     def _accuracy(self, calibration: Any) -> Series:
         if calibration is None:
