@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from cfctl.diagnose import checks as check_modules
 from cfctl.diagnose.advice import Fix, actor_for, addressed, kernel_is_writable
-from cfctl.diagnose.impact import NO_PROBE, PER_SECOND, Impact, ImpactSource
 from cfctl.diagnose.profiles import severity_in
 from cfctl.diagnose.record import (
     Actor,
@@ -23,14 +22,14 @@ from cfctl.diagnose.record import (
     Status,
     Threshold,
 )
-from cfctl.diagnose.subject import NOT_MEASURED, Facts, Host, Sample
+from cfctl.diagnose.subject import Facts, Host, Sample
 from cfctl.errors import UnobservableError
-from cfctl.records import Measurement
 from cfctl.text import safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cfctl.diagnose.impact import Impact, ImpactSource
     from cfctl.records import Severity
 
 
@@ -52,7 +51,8 @@ class NotApplicable:
 class Issue:
     """A check's outcome: its subject costs latency. `severity` and `actor` escalate or override.
 
-    `impact_ns_per_s` is a loss the check itself observed; it comes before that of a probe.
+    `observed` is a loss the check itself saw; it comes before what its impact source finds.
+    `events_per_s` is how often what costs happened, which makes a cost per event one per second.
     """
 
     description: str
@@ -60,7 +60,8 @@ class Issue:
     severity: Severity | None = None
     actor: Actor | None = None
     scope: Scope | None = None
-    impact_ns_per_s: float | None = None
+    observed: Impact | None = None
+    events_per_s: float | None = None
 
 
 Outcome = Pass | NotApplicable | Issue
@@ -78,7 +79,7 @@ class Check:
     scope: Scope
     sample: Sample | None
     needs: tuple[str, ...]
-    impact: ImpactSource | None
+    impact: ImpactSource
     verify: str | None
     judge: Callable[[Host], Outcome]
 
@@ -90,8 +91,13 @@ class Check:
     @property
     def probes(self) -> frozenset[str]:
         """Return the measurements it needs to judge, and to put a number on an issue."""
-        own = {self.impact.probe} if self.impact is not None else set()
+        own = set() if self.impact.probe is None else {self.impact.probe}
         return frozenset(own | set(self.needs) - {"interval", "pid"})
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """Return what it compares at the two ends of the interval, to judge and to put a number on an issue."""
+        return tuple(each for each in (self.sample, self.impact.sample) if each is not None)
 
     def described(self) -> CheckDescription:
         """Return the check as it stands in the catalogue."""
@@ -111,10 +117,10 @@ def check(
     *,
     rule: str,
     source: str,
+    impact: ImpactSource,
     scope: Scope = Scope.KERNEL,
     sample: Sample | None = None,
     needs: tuple[str, ...] = (),
-    impact: ImpactSource | None = None,
     verify: str | None = None,
 ) -> Callable[[Callable[[Host], Outcome]], Callable[[Host], Outcome]]:
     """Return a decorator that registers a check; the docstring of the function says why it matters.
@@ -122,7 +128,7 @@ def check(
     `rule` and `source` state the threshold and its origin. `sample` is what the check compares at
     the two ends of the interval. `needs` names what a run must provide: "interval" (set with
     `sample`), "measurements", "pid", or a probe by its name in `cfctl.diagnose.impact`. `impact`
-    says which probe puts a number on an issue. `verify` is the command that shows whether the fix
+    says which measurement puts a number on an issue, or why none can. `verify` is the command that shows whether the fix
     worked, where that is not this check again. A check reads through its Host, raises UnobservableError when
     a thing can not be seen, and returns Pass, NotApplicable or Issue.
     """
@@ -201,12 +207,8 @@ def _issue(checked: Check, severity: Severity, issue: Issue, host: Host) -> Chec
 
 
 def _impact(checked: Check, issue: Issue, host: Host) -> Impact:
-    if issue.impact_ns_per_s is not None:
-        method = f"observed by the check: {checked.threshold.rule}"
-        return Impact(Measurement(issue.impact_ns_per_s, PER_SECOND, method=method), issue.impact_ns_per_s)
-    if checked.impact is None:
-        return Impact(Measurement.missing(PER_SECOND, NO_PROBE))
-    return checked.impact.of(host.facts.measurements, NOT_MEASURED)
+    found = checked.impact.of(host) if issue.observed is None else issue.observed
+    return found.at_rate(issue.events_per_s)
 
 
 def verify_command(checked: Check, host: Host) -> str:
@@ -241,4 +243,5 @@ def _result(
         checked.why, solution, warning, commands or Commands(),
         tuple(host.evidence) if host else (), checked.threshold, privilege, reason,
         impact.ns_per_s if impact else None, impact.cost if impact else None, verify,
+        impact is not None and impact.is_bound,
     )  # fmt: skip

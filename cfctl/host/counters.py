@@ -184,6 +184,26 @@ def pressure(view: HostView, path: str) -> Pressure:
     return Pressure(averages["some"], averages.get("full"))
 
 
+_STALLING: Final = ("cpu", "memory", "io")
+
+
+def stall_totals_us(view: HostView, pid: int | None = None) -> dict[str, int]:  # noqa: ARG001
+    """Return for how long some task waited for each of cpu, memory and io since boot, us; those that say it."""
+    totals: dict[str, int] = {}
+    refusal: UnreadableError | None = None
+    for resource in _STALLING:
+        path = f"proc/pressure/{resource}"
+        try:
+            words = next((line.split() for line in view.lines(path) if line.startswith("some ")), [])
+            if words and words[-1].startswith("total="):
+                totals[resource] = integer_in(path, words[-1].removeprefix("total="))
+        except UnreadableError as error:
+            refusal = error
+    if not totals and refusal is not None:
+        raise refusal
+    return totals
+
+
 def _percent(path: str, text: str) -> float:
     try:
         value = float(text)

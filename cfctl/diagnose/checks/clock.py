@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, boot, kernel_parameter, run, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import cost_of
+from cfctl.diagnose.impact import BLINDS, PER_READ, PER_WAKEUP, cost_of, not_measurable
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.view import UnreadableError, shown
@@ -36,7 +36,7 @@ _STA_UNSYNC: Final = 0x40
     Area.CLOCK,
     rule="clocksource is hpet, acpi_pm, jiffies or pit; medium: a paravirtual clock although tsc is offered",
     source="kernel, Documentation/timers/timekeeping.rst; tuned 2.28",
-    impact=cost_of("monotonic"),
+    impact=cost_of("monotonic", PER_READ, less="tick"),
 )
 def clocksource_slow(host: Host) -> Outcome:
     """Every clock read of every program goes through the clocksource. HPET and ACPI PM are device
@@ -73,8 +73,8 @@ def clocksource_slow(host: Host) -> Outcome:
     Area.CLOCK,
     rule="median of clock_gettime(CLOCK_MONOTONIC) > 200 ns; 100 to 200 ns is not decided by one run",
     source="measured: 23 ns through the vDSO, 165 ns for a system call",
+    impact=cost_of("monotonic", PER_READ, less="tick"),
     needs=("measurements",),
-    impact=cost_of("monotonic"),
 )
 def clock_read_cost(host: Host) -> Outcome:
     """A clock read that leaves the vDSO enters the kernel: each timestamp then costs ten times as
@@ -113,6 +113,7 @@ def _is_unsynced(clock: ClockState) -> bool:
     Area.CLOCK,
     rule="adjtimex returns TIME_ERROR or its status has STA_UNSYNC",
     source="adjtimex(2)",
+    impact=not_measurable("nothing on the host says how far the wall clock is off"),
 )
 def clock_unsynced(host: Host) -> Outcome:
     """Nothing disciplines the wall clock: timestamps of different hosts drift apart, one-way
@@ -137,6 +138,7 @@ def clock_unsynced(host: Host) -> Outcome:
     Area.CLOCK,
     rule="synchronised, and adjtimex.maxerror > 1000 us",
     source="judgement",
+    impact=BLINDS,
 )
 def clock_max_error(host: Host) -> Outcome:
     """Times of two hosts can be compared no better than the sum of their clocks' errors."""
@@ -164,6 +166,7 @@ def clock_max_error(host: Host) -> Outcome:
     Area.CLOCK,
     rule="|adjtimex.freq| > 100 ppm, or a tick other than 10000 us",
     source="judgement",
+    impact=BLINDS,
 )
 def clock_freq_correction(host: Host) -> Outcome:
     """CLOCK_MONOTONIC runs at the corrected rate: intervals measured with it inherit the
@@ -189,6 +192,7 @@ def clock_freq_correction(host: Host) -> Outcome:
     Area.CLOCK,
     rule="clock_getres(CLOCK_MONOTONIC) > 1 ns, or hres_active is 0",
     source="kernel, Documentation/timers/highres.rst",
+    impact=cost_of("wakeup", PER_WAKEUP, is_bound=True),
 )
 def timer_low_res(host: Host) -> Outcome:
     """Without high-resolution timers every sleep and timeout is rounded up to the next tick: 1 to
@@ -220,6 +224,7 @@ def timer_low_res(host: Host) -> Outcome:
     Area.CLOCK,
     rule="a CPU's clock event device is hpet, pit or broadcast",
     source="kernel, Documentation/timers/timekeeping.rst",
+    impact=cost_of("wakeup", PER_WAKEUP, is_bound=True),
 )
 def clockevent_device(host: Host) -> Outcome:
     """A CPU without a timer of its own programs a shared device, or is woken by another CPU: every

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, boot, kernel_parameter, run, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import PM_QOS, cost_of, gain_of
+from cfctl.diagnose.impact import (
+    IDLE,
+    MIGRATION,
+    PER_MIGRATION,
+    SCHEDULED_OUT,
+    TOO_RARE,
+    cost_of,
+    gain_of,
+    not_measurable,
+    time_lost_to,
+)
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import thermal_throttles
@@ -32,7 +42,7 @@ _EXIT_LIMIT_US: Final = 10
     Area.CPU,
     rule="an enabled idle state has an exit latency > 10 us and above the PM QoS limit",
     source="tuned 2.28 latency-performance: force_latency 1 to 3 us",
-    impact=gain_of("pm_qos", PM_QOS),
+    impact=gain_of(IDLE),
 )
 def cpu_cstate_deep(host: Host) -> Outcome:
     """Waking from a deep sleep state takes tens to hundreds of microseconds, added to whatever woke
@@ -104,7 +114,7 @@ def _resume_limit_us(host: Host, cpu: int) -> float:
     Area.CPU,
     rule="guest_halt_poll_ns is 0 with the haltpoll governor",
     source="kernel, Documentation/virt/guest-halt-polling.rst; measured: wake-up 13-17 us polling, 30 us halting",
-    impact=gain_of("pm_qos", PM_QOS),
+    impact=gain_of(IDLE),
 )
 def cpu_haltpoll_off(host: Host) -> Outcome:
     """A guest that halts as soon as it is idle leaves the CPU to the hypervisor and needs an exit
@@ -131,6 +141,7 @@ def cpu_haltpoll_off(host: Host) -> Outcome:
     Area.CPU,
     rule="SMT is active and a sibling of a target CPU is online",
     source="tuned 2.28 realtime; Red Hat Enterprise Linux for Real Time, tuning guide",
+    impact=not_measurable("it depends on what the sibling runs"),
     scope=Scope.MACHINE,
 )
 def smt_active(host: Host) -> Outcome:
@@ -165,6 +176,7 @@ def smt_active(host: Host) -> Outcome:
     Area.CPU,
     rule="a thermal throttle counter rises during the interval; low: it rose since boot",
     source="kernel, Documentation/admin-guide/thermal/intel_powerclamp.rst; Intel SDM volume 3, 15.8",
+    impact=TOO_RARE,
     scope=Scope.MACHINE,
     sample=thermal_throttles,
 )
@@ -190,6 +202,7 @@ def cpu_thermal_throttle(host: Host) -> Outcome:
     Area.CPU,
     rule="a present CPU is not online",
     source="kernel, Documentation/core-api/cpu_hotplug.rst",
+    impact=time_lost_to(*SCHEDULED_OUT),
 )
 def cpu_offline(host: Host) -> Outcome:
     """The work of the missing CPUs runs on the others."""
@@ -217,6 +230,7 @@ def cpu_offline(host: Host) -> Outcome:
     Area.CPU,
     rule="fewer than 4 online CPUs",
     source="performance guide: 4 cores or more",
+    impact=time_lost_to(*SCHEDULED_OUT),
     scope=Scope.MACHINE,
 )
 def cpu_too_few(host: Host) -> Outcome:
@@ -238,8 +252,8 @@ def cpu_too_few(host: Host) -> Outcome:
     Area.CPU,
     rule="a mitigation is active and a system call costs > 250 ns; medium > 300 ns",
     source="kernel, Documentation/admin-guide/hw-vuln; measured: getppid 165 ns with retpolines",
+    impact=cost_of("syscall", is_bound=True),
     needs=("measurements",),
-    impact=cost_of("syscall"),
 )
 def mitigations_cost(host: Host) -> Outcome:
     """Guards against speculation attacks run at each entry to the kernel and each indirect call."""
@@ -272,6 +286,7 @@ def mitigations_cost(host: Host) -> Outcome:
     Area.CPU,
     rule="cpu_capacity differs among the CPUs the target may run on",
     source="kernel, Documentation/scheduler/sched-capacity.rst",
+    impact=cost_of(MIGRATION, PER_MIGRATION, is_bound=True),
     scope=Scope.PROCESS,
 )
 def cpu_heterogeneous(host: Host) -> Outcome:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cfctl.diagnose.advice import Command, Fix
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import OTHER_SIDE, SOFTIRQ, time_lost_to
 from cfctl.diagnose.record import Area
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import link_errors
@@ -52,6 +53,7 @@ def _of_each_link(host: Host, ask: Callable[[str], T]) -> dict[str, T]:
     Area.NETWORK,
     rule="rx-usecs > 10, or adaptive coalescing is on",
     source="ethtool(8), -C; tuned 2.28 network-latency; judgement",
+    impact=OTHER_SIDE,
 )
 def net_coalesce(host: Host) -> Outcome:
     """A received packet waits in the device until the time is over or enough others came."""
@@ -78,6 +80,7 @@ def net_coalesce(host: Host) -> Outcome:
     Area.NETWORK,
     rule="the receive ring is below its maximum, and drops of the link rise during the interval",
     source="ethtool(8), -G; judgement",
+    impact=OTHER_SIDE,
     sample=link_errors,
 )
 def net_ring(host: Host) -> Outcome:
@@ -109,6 +112,7 @@ def net_ring(host: Host) -> Outcome:
     Area.NETWORK,
     rule="napi_defer_hard_irqs or gro_flush_timeout > 0 without busy polling",
     source="kernel, Documentation/networking/napi.rst, software IRQ coalescing",
+    impact=OTHER_SIDE,
 )
 def net_gro_defer(host: Host) -> Outcome:
     """The device's interrupt stays masked until a timer fires; only a program that polls gains."""
@@ -142,6 +146,7 @@ def net_gro_defer(host: Host) -> Outcome:
     Area.NETWORK,
     rule="rps_cpus of a queue includes an isolated CPU",
     source="kernel, Documentation/networking/scaling.rst, RPS",
+    impact=time_lost_to(*SOFTIRQ),
 )
 def net_rps_on_target(host: Host) -> Outcome:
     """Each packet of the queue interrupts the hot thread for its protocol work."""

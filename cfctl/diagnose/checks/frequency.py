@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, write
 from cfctl.diagnose.engine import Issue, Outcome, Pass, check
+from cfctl.diagnose.impact import OF_THE_PROGRAM, PER_PAUSE, cost_of
 from cfctl.diagnose.record import Area, Scope
 from cfctl.host.cpus import format_cpu_list
 from cfctl.records import Severity
@@ -33,6 +34,7 @@ def _all_cpus(solution: str, file: str, value: str, *persist: Command) -> Fix:
     Area.CPU,
     rule="scaling_governor of a target CPU is not performance; high for a slow governor on acpi-cpufreq",
     source=_TUNED,
+    impact=cost_of("pause", PER_PAUSE, is_bound=True),
     scope=Scope.MACHINE,
 )
 def cpu_governor(host: Host) -> Outcome:
@@ -58,6 +60,7 @@ def cpu_governor(host: Host) -> Outcome:
     Area.CPU,
     rule="energy_performance_preference is not performance",
     source=_TUNED,
+    impact=cost_of("pause", PER_PAUSE, is_bound=True),
     scope=Scope.MACHINE,
 )
 def cpu_epp(host: Host) -> Outcome:
@@ -85,6 +88,7 @@ def cpu_epp(host: Host) -> Outcome:
     Area.CPU,
     rule="scaling_max_freq < cpuinfo_max_freq",
     source="kernel, Documentation/admin-guide/pm/cpufreq.rst",
+    impact=OF_THE_PROGRAM,
     scope=Scope.MACHINE,
 )
 def cpu_freq_capped(host: Host) -> Outcome:
@@ -108,6 +112,7 @@ def cpu_freq_capped(host: Host) -> Outcome:
     Area.CPU,
     rule="scaling_min_freq < scaling_max_freq, unless the governor is performance",
     source=f"{_TUNED}: min_perf_pct 100",
+    impact=cost_of("pause", PER_PAUSE, is_bound=True),
     scope=Scope.MACHINE,
 )
 def cpu_freq_floor(host: Host) -> Outcome:
@@ -133,6 +138,7 @@ def cpu_freq_floor(host: Host) -> Outcome:
     Area.CPU,
     rule="cpufreq/boost is 0 or intel_pstate/no_turbo is 1",
     source=_TUNED,
+    impact=OF_THE_PROGRAM,
     scope=Scope.MACHINE,
 )
 def cpu_boost_off(host: Host) -> Outcome:

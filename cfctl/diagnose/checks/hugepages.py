@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from cfctl.diagnose.advice import sysctl, write
 from cfctl.diagnose.checks.memory import vmstat_rise
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import HUGE_FAULT, OF_THE_PROGRAM, PER_FAULT, cost_of, waiting_for
 from cfctl.diagnose.record import Area
 from cfctl.host.counters import vmstat
 from cfctl.host.processes import status_integer
@@ -27,6 +28,7 @@ _KIB: Final = 1024
     Area.MEMORY,
     rule="transparent_hugepage/enabled is always",
     source="tuned 2.28 network-latency: never",
+    impact=cost_of(HUGE_FAULT, PER_FAULT, less="page_fault"),
 )
 def thp_always(host: Host) -> Outcome:
     """A page fault may clear or assemble 2 MiB instead of 4 KiB, and khugepaged copies memory under
@@ -47,6 +49,7 @@ def thp_always(host: Host) -> Outcome:
     Area.MEMORY,
     rule="transparent_hugepage/defrag is always; medium: defer+madvise with huge pages always on",
     source="kernel, Documentation/admin-guide/mm/transhuge.rst",
+    impact=cost_of(HUGE_FAULT, PER_FAULT, less="page_fault"),
 )
 def thp_defrag(host: Host) -> Outcome:
     """The fault compacts memory itself until a huge page is free: milliseconds."""
@@ -70,6 +73,7 @@ def thp_defrag(host: Host) -> Outcome:
     Area.MEMORY,
     rule="thp_collapse_alloc rises during the interval",
     source="kernel, Documentation/admin-guide/mm/transhuge.rst",
+    impact=waiting_for("memory"),
     sample=vmstat,
 )
 def khugepaged(host: Host) -> Outcome:
@@ -90,6 +94,7 @@ def khugepaged(host: Host) -> Outcome:
     Area.MEMORY,
     rule="vm.compaction_proactiveness > 0 with reserved huge pages or huge pages always on",
     source="kernel, Documentation/admin-guide/sysctl/vm.rst, compaction_proactiveness",
+    impact=waiting_for("memory"),
 )
 def compaction_proactive(host: Host) -> Outcome:
     """Pages are moved in the background; a program that touches one waits."""
@@ -115,6 +120,7 @@ def compaction_proactive(host: Host) -> Outcome:
     Area.MEMORY,
     rule="no huge pages reserved and the target's RSS > 256 MiB",
     source="judgement",
+    impact=OF_THE_PROGRAM,
     needs=("pid",),
 )
 def hugepages_none(host: Host) -> Outcome:

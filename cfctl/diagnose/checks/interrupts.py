@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run, sysctl, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import DEVICE_IRQ, IPI, SOFTIRQ, time_lost_to
+from cfctl.diagnose.impact import DEVICE_IRQ, IPI, NOT_YET, SOFTIRQ, TOO_RARE, not_measurable, time_lost_to
 from cfctl.diagnose.record import Area, Scope
 from cfctl.host.counters import USER_HZ, InterruptRow, cpu_times, interrupts, readable
 from cfctl.host.cpus import format_cpu_list
@@ -39,8 +39,8 @@ def _rates(before: _Table, after: _Table, seconds: float, names: list[str]) -> d
     Area.INTERRUPTS,
     rule="a device interrupt fires on an isolated CPU, or on a target's CPU when it is pinned",
     source="kernel, Documentation/core-api/irq/irq-affinity.rst; tuned 2.28 realtime",
-    sample=interrupts,
     impact=time_lost_to(*DEVICE_IRQ),
+    sample=interrupts,
 )
 def irq_on_target_cpu(host: Host) -> Outcome:
     """Each device interrupt takes the CPU from the running thread for 2 to 30 us and leaves cold
@@ -84,6 +84,7 @@ def irq_on_target_cpu(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="default_smp_affinity includes an isolated CPU",
     source="kernel, Documentation/core-api/irq/irq-affinity.rst",
+    impact=NOT_YET,
 )
 def irq_default_affinity(host: Host) -> Outcome:
     """A device that is added later interrupts the isolated CPUs."""
@@ -113,6 +114,7 @@ def irq_default_affinity(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="irqbalance runs with isolated CPUs and no IRQBALANCE_BANNED_CPULIST",
     source="irqbalance(1); tuned 2.28 cpu-partitioning",
+    impact=time_lost_to(*DEVICE_IRQ),
 )
 def irqbalance(host: Host) -> Outcome:
     """It spreads interrupts over all CPUs it does not know to be reserved."""
@@ -148,8 +150,8 @@ def irqbalance(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="device interrupts > 5000/s on a target CPU, high > 50 000/s",
     source="judgement",
-    sample=interrupts,
     impact=time_lost_to(*DEVICE_IRQ),
+    sample=interrupts,
 )
 def irq_rate(host: Host) -> Outcome:
     """At that rate the CPU is interrupted again before its caches are warm."""
@@ -175,8 +177,8 @@ def irq_rate(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="softirq time > 5 % of a target CPU",
     source="judgement",
-    sample=cpu_times,
     impact=time_lost_to(*SOFTIRQ),
+    sample=cpu_times,
 )
 def softirq_load(host: Host) -> Outcome:
     """Network and timer work of the kernel runs before the thread goes on."""
@@ -208,9 +210,9 @@ def softirq_load(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="rescheduling, call or TLB interrupts > 1000/s on a target CPU",
     source="judgement",
+    impact=time_lost_to(*IPI),
     scope=Scope.PROCESS,
     sample=interrupts,
-    impact=time_lost_to(*IPI),
 )
 def ipi_storm(host: Host) -> Outcome:
     """Another thread of the process that unmaps or protects memory interrupts every CPU that runs
@@ -245,6 +247,7 @@ def ipi_storm(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="MCE exceptions since boot, or thermal, threshold or APIC errors during the interval",
     source="kernel, Documentation/arch/x86/x86_64/machinecheck.rst",
+    impact=TOO_RARE,
     scope=Scope.MACHINE,
     sample=interrupts,
 )
@@ -274,6 +277,7 @@ def hw_errors(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="NMI > 1/s on a target CPU",
     source="judgement",
+    impact=not_measurable("the causes of gaps do not tell an NMI"),
     sample=interrupts,
 )
 def nmi_rate(host: Host) -> Outcome:

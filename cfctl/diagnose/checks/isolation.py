@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Fix, boot, kernel_parameter, sysctl, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import SCHEDULED_OUT, TICK, time_lost_to
+from cfctl.diagnose.impact import PER_WAKEUP, SCHEDULED_OUT, SOFTIRQ, TICK, TOO_RARE, cost_of, time_lost_to
 from cfctl.diagnose.record import Actor, Area
 from cfctl.errors import UnobservableError
 from cfctl.host.cpus import format_cpu_list, parse_cpu_list
@@ -112,6 +112,7 @@ def nohz_full_off(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="an isolated CPU is in neither rcu_nocbs nor nohz_full",
     source="kernel, Documentation/RCU/Design; kernel-parameters.txt, rcu_nocbs",
+    impact=time_lost_to(*SOFTIRQ),
 )
 def rcu_nocbs_off(host: Host) -> Outcome:
     """Work deferred by the kernel (RCU callbacks) runs on the CPU that queued it, after an
@@ -144,6 +145,7 @@ def rcu_nocbs_off(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="the mask of unbound workqueues includes an isolated CPU",
     source="tuned 2.28 cpu-partitioning; kernel, Documentation/core-api/workqueue.rst",
+    impact=time_lost_to(*SCHEDULED_OUT),
 )
 def workqueue_mask(host: Host) -> Outcome:
     """Unbound kernel work, write-back among it, is put on any CPU of the mask."""
@@ -168,6 +170,7 @@ def workqueue_mask(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.nmi_watchdog is 1",
     source=f"{_REALTIME}; kernel, Documentation/admin-guide/lockup-watchdogs.rst",
+    impact=TOO_RARE,
 )
 def watchdog_nmi(host: Host) -> Outcome:
     """A performance counter raises a non-maskable interrupt on each CPU every few seconds, and is
@@ -187,6 +190,7 @@ def watchdog_nmi(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.watchdog is 1 and its mask covers isolated CPUs, or target CPUs where none is isolated",
     source="kernel, Documentation/admin-guide/lockup-watchdogs.rst",
+    impact=TOO_RARE,
 )
 def watchdog_soft(host: Host) -> Outcome:
     """A timer and a stopper thread run on each CPU of the mask every few seconds, before everything
@@ -212,6 +216,7 @@ def watchdog_soft(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="more than 16 CPUs without skew_tick=1",
     source=f"{_REALTIME}; kernel-parameters.txt, skew_tick",
+    impact=time_lost_to(*TICK),
 )
 def skew_tick(host: Host) -> Outcome:
     """Ticks of many CPUs contend for the same locks when they come together."""
@@ -230,6 +235,7 @@ def skew_tick(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="PROVE_LOCKING, KASAN, DEBUG_PREEMPT or SLUB_DEBUG_ON is set",
     source="kernel, lib/Kconfig.debug",
+    impact=cost_of("syscall", is_bound=True),
 )
 def kernel_debug_build(host: Host) -> Outcome:
     """Lock and memory checkers slow every kernel operation down by a factor."""
@@ -251,6 +257,7 @@ def kernel_debug_build(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="CONFIG_HZ < 1000 without high-resolution timers",
     source="kernel, kernel/Kconfig.hz",
+    impact=cost_of("wakeup", PER_WAKEUP, is_bound=True),
 )
 def kernel_hz(host: Host) -> Outcome:
     """Without high-resolution timers a sleep ends with a tick; with them fewer ticks are better."""

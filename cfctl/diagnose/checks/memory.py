@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run, sysctl, write
 from cfctl.diagnose.engine import Issue, Outcome, Pass, check
+from cfctl.diagnose.impact import PER_FAULT, SCHEDULED_OUT, cost_of, time_lost_to, waiting_for
 from cfctl.diagnose.record import Area, Scope
 from cfctl.host.counters import meminfo_kib, pressure, vmstat
 from cfctl.host.view import Lack, UnreadableError
@@ -51,6 +52,7 @@ def vmstat_rise(host: Host, change: Change[dict[str, int]], *names: str) -> int:
     Area.MEMORY,
     rule="pswpin or pswpout rises during the interval",
     source="judgement",
+    impact=waiting_for("memory"),
     sample=vmstat,
 )
 def swap_activity(host: Host) -> Outcome:
@@ -71,6 +73,7 @@ def swap_activity(host: Host) -> Outcome:
     Area.MEMORY,
     rule="a swap device is active; medium with vm.swappiness > 10",
     source="tuned 2.28 latency-performance: swappiness 10",
+    impact=waiting_for("memory"),
 )
 def swap_present(host: Host) -> Outcome:
     """Memory that was not used for a while may be on a disk when it is needed."""
@@ -97,6 +100,7 @@ def swap_present(host: Host) -> Outcome:
     Area.MEMORY,
     rule="allocstall or compact_stall rises during the interval",
     source="kernel, Documentation/admin-guide/sysctl/vm.rst, min_free_kbytes and watermark_scale_factor",
+    impact=waiting_for("memory"),
     sample=vmstat,
 )
 def direct_reclaim(host: Host) -> Outcome:
@@ -119,6 +123,7 @@ def direct_reclaim(host: Host) -> Outcome:
     Area.MEMORY,
     rule="vm.min_free_kbytes < 0.5 % of the memory",
     source="judgement; kernel, Documentation/admin-guide/sysctl/vm.rst",
+    impact=waiting_for("memory"),
 )
 def min_free_kbytes(host: Host) -> Outcome:
     """A burst of allocations uses the reserve up before the background reclaim has freed more."""
@@ -139,6 +144,7 @@ def min_free_kbytes(host: Host) -> Outcome:
     Area.MEMORY,
     rule="vm.zone_reclaim_mode is not 0",
     source="kernel, Documentation/admin-guide/sysctl/vm.rst",
+    impact=waiting_for("memory"),
 )
 def zone_reclaim(host: Host) -> Outcome:
     """An allocation frees pages of the local node although another node has free ones."""
@@ -156,6 +162,7 @@ def zone_reclaim(host: Host) -> Outcome:
     Area.MEMORY,
     rule="ksm/run is 1",
     source="kernel, Documentation/admin-guide/mm/ksm.rst",
+    impact=cost_of("page_fault", PER_FAULT),
 )
 def ksm_run(host: Host) -> Outcome:
     """A write to a merged page faults and copies it; the scanner takes a CPU."""
@@ -176,6 +183,7 @@ def ksm_run(host: Host) -> Outcome:
     Area.MEMORY,
     rule="vm.stat_interval < 10",
     source="tuned 2.28 realtime: 10",
+    impact=time_lost_to(*SCHEDULED_OUT),
 )
 def vm_stat_interval(host: Host) -> Outcome:
     """A kernel worker interrupts each CPU for it."""
@@ -192,6 +200,7 @@ def vm_stat_interval(host: Host) -> Outcome:
     Area.MEMORY,
     rule="the dirty limit > 1 GiB, medium > 4 GiB",
     source="judgement; tuned 2.28 latency-performance: 10 %",
+    impact=waiting_for("io"),
 )
 def dirty_limits(host: Host) -> Outcome:
     """Once the limit is reached every writer is stopped while gigabytes go to the disk: seconds."""
@@ -216,6 +225,7 @@ def dirty_limits(host: Host) -> Outcome:
     Area.MEMORY,
     rule="oom_kill > 0 since boot; high when it rises during the interval",
     source="kernel, Documentation/admin-guide/mm/concepts.rst, OOM killer",
+    impact=waiting_for("memory"),
     sample=vmstat,
 )
 def oom_kills(host: Host) -> Outcome:
@@ -250,6 +260,7 @@ def _rising(host: Host, name: str) -> Severity | None:
     Area.MEMORY,
     rule="PSI memory some avg10 > 0.1 %; high when full > 0",
     source="judgement; kernel, Documentation/accounting/psi.rst",
+    impact=waiting_for("memory"),
 )
 def memory_pressure(host: Host) -> Outcome:
     """Tasks stand still while pages are reclaimed or read back."""
@@ -272,6 +283,7 @@ def memory_pressure(host: Host) -> Outcome:
     Area.MEMORY,
     rule="available < 10 % of the memory; high < 5 %",
     source="judgement",
+    impact=waiting_for("memory"),
 )
 def memory_low(host: Host) -> Outcome:
     """Soon allocations will wait for reclaim."""
@@ -299,6 +311,7 @@ def memory_low(host: Host) -> Outcome:
     Area.MEMORY,
     rule="MemTotal < 8 GB less what the kernel takes at boot (5 %)",
     source="performance guide: 8 GB or more",
+    impact=waiting_for("memory"),
     scope=Scope.MACHINE,
 )
 def ram_size(host: Host) -> Outcome:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cfctl.diagnose.advice import Command, Fix, sysctl
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import NOT_YET, OTHER_SIDE, SOCKET, SOFTIRQ, gain_of, time_lost_to
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import link_errors, protocols, softnet
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Area.NETWORK,
     rule="net.core.busy_read or net.core.busy_poll is 0",
     source="tuned 2.28 network-latency: 50",
+    impact=gain_of(SOCKET),
 )
 def net_busy_poll(host: Host) -> Outcome:
     """A receiver sleeps until an interrupt, a soft interrupt and the scheduler have run; polling
@@ -42,6 +44,7 @@ def net_busy_poll(host: Host) -> Outcome:
     Area.NETWORK,
     rule="column 2 of softnet_stat rises during the interval",
     source="kernel, Documentation/admin-guide/sysctl/net.rst, netdev_max_backlog",
+    impact=OTHER_SIDE,
     sample=softnet,
 )
 def net_softnet_drop(host: Host) -> Outcome:
@@ -64,6 +67,7 @@ def net_softnet_drop(host: Host) -> Outcome:
     Area.NETWORK,
     rule="column 3 of softnet_stat rises during the interval",
     source="kernel, Documentation/admin-guide/sysctl/net.rst, netdev_budget",
+    impact=time_lost_to(*SOFTIRQ),
     sample=softnet,
 )
 def net_time_squeeze(host: Host) -> Outcome:
@@ -99,6 +103,7 @@ def _rises(host: Host, protocol: str, *names: str) -> tuple[dict[str, int], floa
     Area.NETWORK,
     rule="receive or send errors > 0.01 % of the datagrams received during the interval",
     source="performance guide: 0.01 %",
+    impact=OTHER_SIDE,
     sample=protocols,
 )
 def net_udp_drops(host: Host) -> Outcome:
@@ -123,6 +128,7 @@ def net_udp_drops(host: Host) -> Outcome:
     Area.NETWORK,
     rule="RetransSegs > 0.1 % of OutSegs during the interval",
     source="judgement",
+    impact=OTHER_SIDE,
     sample=protocols,
 )
 def net_tcp_retrans(host: Host) -> Outcome:
@@ -145,6 +151,7 @@ def net_tcp_retrans(host: Host) -> Outcome:
     Area.NETWORK,
     rule="net.core.rmem_max or wmem_max < 4 MiB",
     source="judgement",
+    impact=NOT_YET,
 )
 def net_sockbuf(host: Host) -> Outcome:
     """A burst overflows the buffer while the program is busy."""
@@ -165,6 +172,7 @@ def net_sockbuf(host: Host) -> Outcome:
     Area.NETWORK,
     rule="net.ipv4.tcp_slow_start_after_idle is 1",
     source="kernel, Documentation/networking/ip-sysctl.rst",
+    impact=OTHER_SIDE,
 )
 def net_tcp_idle_restart(host: Host) -> Outcome:
     """After a pause a connection sends a few segments only and waits for their acknowledgement."""
@@ -183,6 +191,7 @@ def net_tcp_idle_restart(host: Host) -> Outcome:
     Area.NETWORK,
     rule="an error or drop counter of a link rises during the interval",
     source="kernel, Documentation/networking/statistics.rst",
+    impact=OTHER_SIDE,
     scope=Scope.MACHINE,
     sample=link_errors,
 )
@@ -221,6 +230,7 @@ def net_link_errors(host: Host) -> Outcome:
     Area.NETWORK,
     rule="speed < 1000 Mbit/s",
     source="performance guide: 1 Gbit/s",
+    impact=OTHER_SIDE,
     scope=Scope.MACHINE,
 )
 def net_link_speed(host: Host) -> Outcome:

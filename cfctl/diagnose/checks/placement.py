@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import DEVICE_IRQ, SCHEDULED_OUT, TICK, time_lost_to
+from cfctl.diagnose.impact import (
+    DEVICE_IRQ,
+    OF_THE_PROGRAM,
+    PER_FAULT,
+    PER_LINE,
+    SCHEDULED_OUT,
+    SLACK,
+    TICK,
+    cost_of,
+    gain_of,
+    time_lost_to,
+)
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.cgroup import groups
@@ -36,8 +47,8 @@ _DISK_IRQ: Final = re.compile(r"nvme|ahci|scsi|megasas|mpt\ds|virtio\d+-req|xen-
     Area.SCHEDULER,
     rule="local timer interrupts > 10/s on a nohz_full CPU",
     source="kernel, Documentation/timers/no_hz.rst; judgement",
-    sample=interrupts,
     impact=time_lost_to(*TICK),
+    sample=interrupts,
 )
 def tick_on_isolated(host: Host) -> Outcome:
     """A second runnable task, a POSIX CPU timer or a deadline server keeps the tick alive, which
@@ -136,6 +147,7 @@ def _intruder(view: HostView, path: str, isolated: set[int]) -> str:
     Area.SCHEDULER,
     rule="cpu.rt_runtime_us of the own group is 0",
     source="kernel, Documentation/scheduler/sched-rt-group.rst; moby#22380",
+    impact=gain_of(SLACK),
 )
 def rt_group_budget(host: Host) -> Outcome:
     """Setting a real-time policy fails with EPERM whatever the privileges."""
@@ -163,6 +175,7 @@ def rt_group_budget(host: Host) -> Outcome:
     Area.CPU,
     rule="the CPUs the target may run on have more than one last-level cache",
     source="kernel, Documentation/admin-guide/cputopology.rst; judgement",
+    impact=cost_of("cache_line_far", PER_LINE, less="cache_line_near"),
     scope=Scope.PROCESS,
 )
 def cache_domain_split(host: Host) -> Outcome:
@@ -188,6 +201,7 @@ def cache_domain_split(host: Host) -> Outcome:
     Area.MEMORY,
     rule="> 10 % of the target's pages are on nodes without a CPU of the target",
     source="judgement; numa(7)",
+    impact=OF_THE_PROGRAM,
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -228,6 +242,7 @@ def numa_remote(host: Host) -> Outcome:
     Area.PROCESS,
     rule="the target locks memory, and its environment sets no trim threshold",
     source="mallopt(3), M_TRIM_THRESHOLD",
+    impact=cost_of("page_fault", PER_FAULT),
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -256,8 +271,8 @@ def malloc_tunables(host: Host) -> Outcome:
     Area.STORAGE,
     rule="a disk's interrupt fires on an isolated CPU, or on a target's CPU when it is pinned",
     source="kernel, Documentation/core-api/irq/irq-affinity.rst",
-    sample=interrupts,
     impact=time_lost_to(*DEVICE_IRQ),
+    sample=interrupts,
 )
 def log_on_hot_cpu(host: Host) -> Outcome:
     """Every block that any program writes, a log line too, comes back as an interrupt there."""

@@ -6,6 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run, sysctl
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import (
+    BLINDS,
+    OF_THE_PROGRAM,
+    PER_FAULT,
+    REFUSES,
+    SCHEDULED_OUT,
+    cost_of,
+    time_lost_to,
+    waiting_for,
+)
 from cfctl.diagnose.record import Area, Scope
 from cfctl.host.processes import process_counters, status_integer
 from cfctl.host.syscalls import CAP_IPC_LOCK, CAP_SYS_NICE, UNLIMITED
@@ -30,6 +40,7 @@ def _raise_limit(solution: str, item: str, value: str) -> Fix:
     Area.MEMORY,
     rule="RLIMIT_MEMLOCK < 64 MiB without CAP_IPC_LOCK",
     source="judgement",
+    impact=cost_of("page_fault", PER_FAULT),
     scope=Scope.PROCESS,
 )
 def memlock_limit(host: Host) -> Outcome:
@@ -54,6 +65,7 @@ def memlock_limit(host: Host) -> Outcome:
     Area.PROCESS,
     rule="soft RLIMIT_NOFILE < 65536",
     source="judgement",
+    impact=REFUSES,
     scope=Scope.PROCESS,
 )
 def fd_limit(host: Host) -> Outcome:
@@ -74,6 +86,7 @@ def fd_limit(host: Host) -> Outcome:
     Area.PROCESS,
     rule="RLIMIT_NICE is 0 without CAP_SYS_NICE",
     source="getrlimit(2)",
+    impact=time_lost_to(*SCHEDULED_OUT),
     scope=Scope.PROCESS,
 )
 def nice_limit(host: Host) -> Outcome:
@@ -94,6 +107,7 @@ def nice_limit(host: Host) -> Outcome:
     Area.PROCESS,
     rule="RLIMIT_RTTIME is set and the policy is FIFO or RR",
     source="getrlimit(2)",
+    impact=REFUSES,
     scope=Scope.PROCESS,
 )
 def rttime_limit(host: Host) -> Outcome:
@@ -120,6 +134,7 @@ def rttime_limit(host: Host) -> Outcome:
     Area.MEMORY,
     rule="VmLck of the target is 0",
     source="mlock(2)",
+    impact=cost_of("page_fault", PER_FAULT),
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -142,6 +157,7 @@ def not_mlocked(host: Host) -> Outcome:
     Area.MEMORY,
     rule="majflt rises during the interval",
     source="proc_pid_stat(5)",
+    impact=waiting_for("io"),
     scope=Scope.PROCESS,
     sample=process_counters,
     needs=("pid",),
@@ -169,6 +185,7 @@ def major_faults(host: Host) -> Outcome:
     Area.PROCESS,
     rule="VmRSS > 100 MB",
     source="performance guide: 100 MB",
+    impact=OF_THE_PROGRAM,
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -191,6 +208,7 @@ def rss_target(host: Host) -> Outcome:
     Area.PROCESS,
     rule="kernel.perf_event_paranoid > 2",
     source="perf_event_open(2); measured: 2 is enough to record a thread's own context switches",
+    impact=BLINDS,
 )
 def perf_access(host: Host) -> Outcome:
     """Without perf events a gap can be seen, but not what caused it."""

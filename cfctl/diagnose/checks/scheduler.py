@@ -6,7 +6,22 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, boot, run, sysctl
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import SCHEDULED_OUT, SLACK, gain_of, time_lost_to
+from cfctl.diagnose.impact import (
+    MIGRATION,
+    NEEDS_OTHER_SETTING,
+    OF_THE_PROGRAM,
+    PER_FAULT,
+    PER_MIGRATION,
+    PER_WAKEUP_TAIL,
+    SCHEDULED_OUT,
+    SEEN_BY_CHECK,
+    SLACK,
+    cost_of,
+    gain_of,
+    not_measurable,
+    time_lost_to,
+    waiting_for,
+)
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import pressure
@@ -32,6 +47,7 @@ _WAIT_LIMIT_NS_PER_S: Final = 1e6
     Area.SCHEDULER,
     rule="the preemption model is none or voluntary",
     source="kernel, kernel/Kconfig.preempt",
+    impact=cost_of("wakeup_p99", PER_WAKEUP_TAIL, less="wakeup", is_bound=True),
 )
 def preempt_model(host: Host) -> Outcome:
     """A task that becomes runnable waits until the kernel code running on its CPU comes to an end:
@@ -85,6 +101,7 @@ def _built_model(host: Host) -> str:
     Area.SCHEDULER,
     rule="sched_rt_runtime_us is not -1; medium when the target runs FIFO or RR",
     source="tuned 2.28 realtime: -1; kernel, Documentation/scheduler/sched-rt-group.rst",
+    impact=not_measurable("only a real-time thread that never sleeps is stopped, and a diagnosis runs none"),
 )
 def rt_throttling(host: Host) -> Outcome:
     """A busy FIFO or RR thread is stopped for the rest of each period once it used its share, in
@@ -116,6 +133,7 @@ def _policy(host: Host) -> str:
     Area.SCHEDULER,
     rule="RLIMIT_RTPRIO is 0 without CAP_SYS_NICE",
     source="sched(7)",
+    impact=gain_of(SLACK),
     scope=Scope.PROCESS,
 )
 def rt_prio_denied(host: Host) -> Outcome:
@@ -141,8 +159,8 @@ def rt_prio_denied(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="timer slack > 1000 ns without a real-time policy",
     source="PR_SET_TIMERSLACK(2const); measured: wake-up 84-87 us with 50 us of slack, 31 us with 1 ns",
+    impact=gain_of(SLACK),
     scope=Scope.PROCESS,
-    impact=gain_of("slack", SLACK),
     verify="cfctl diagnose latency --only TIMER_SLACK --pid PID",
 )
 def timer_slack(host: Host) -> Outcome:
@@ -176,6 +194,7 @@ def timer_slack(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.timer_migration is 1",
     source="tuned 2.28 network-latency: 0",
+    impact=NEEDS_OTHER_SETTING,
 )
 def timer_migration(host: Host) -> Outcome:
     """An idle CPU hands its timers to a busy one, whose own work delays them."""
@@ -193,6 +212,7 @@ def timer_migration(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.sched_autogroup_enabled is 1",
     source="sched(7), the autogroup feature",
+    impact=time_lost_to(*SCHEDULED_OUT),
 )
 def sched_autogroup(host: Host) -> Outcome:
     """Each session gets an equal share of the CPU: the nice value of a server's threads means
@@ -212,6 +232,7 @@ def sched_autogroup(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.numa_balancing is not 0 on more than one node",
     source="tuned 2.28 network-latency: 0; kernel, Documentation/admin-guide/sysctl/kernel.rst",
+    impact=cost_of("page_fault", PER_FAULT),
 )
 def numa_balancing(host: Host) -> Outcome:
     """Pages are unmapped so that the next access faults, and are copied to another node: stalls of
@@ -236,7 +257,7 @@ def numa_balancing(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="PSI cpu some avg10 > 5 %, high > 20 %; without PSI: more runnable tasks than CPUs",
     source="judgement; kernel, Documentation/accounting/psi.rst",
-    impact=time_lost_to(*SCHEDULED_OUT),
+    impact=waiting_for("cpu"),
 )
 def run_queue_saturated(host: Host) -> Outcome:
     """More tasks want to run than there are CPUs: a thread that wakes up waits for its turn."""
@@ -280,6 +301,7 @@ def _by_load_average(host: Host, fix: Fix) -> Outcome:
     Area.SCHEDULER,
     rule="a thread waits on the run queue for > 1 ms in each second it runs",
     source="judgement; kernel, Documentation/scheduler/sched-stats.rst",
+    impact=SEEN_BY_CHECK,
     scope=Scope.PROCESS,
     sample=run_delay,
     needs=("pid",),
@@ -315,6 +337,7 @@ def run_delay_high(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="the target may run on more than one CPU",
     source="judgement",
+    impact=cost_of(MIGRATION, PER_MIGRATION),
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -339,6 +362,7 @@ def affinity_unpinned(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="policy BATCH or IDLE, or a nice value above 0",
     source="sched(7)",
+    impact=waiting_for("cpu"),
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -362,6 +386,7 @@ def proc_deprioritised(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.split_lock_mitigate is 1 on a CPU with split_lock_detect",
     source="kernel, Documentation/admin-guide/sysctl/kernel.rst, split_lock_mitigate",
+    impact=OF_THE_PROGRAM,
 )
 def split_lock_mitigate(host: Host) -> Outcome:
     """An atomic operation across two cache lines makes the kernel stop the task on purpose."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import waiting_for
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import pressure
@@ -25,6 +26,7 @@ _VIRTUAL: Final = ("loop", "zram", "ram", "dm-", "md")
     Area.STORAGE,
     rule="scheduler bfq or cfq on a device that does not rotate",
     source="kernel, Documentation/block/bfq-iosched.rst",
+    impact=waiting_for("io"),
 )
 def io_scheduler(host: Host) -> Outcome:
     """Sorting requests costs microseconds and gains nothing on a disk without a head."""
@@ -64,6 +66,7 @@ def io_scheduler(host: Host) -> Outcome:
     Area.STORAGE,
     rule="PSI io some avg10 > 5 %; high when full avg10 > 1 % too",
     source="judgement; kernel, Documentation/accounting/psi.rst",
+    impact=waiting_for("io"),
 )
 def io_pressure(host: Host) -> Outcome:
     """A thread that touches a file or logs waits with the others."""
@@ -88,6 +91,7 @@ def io_pressure(host: Host) -> Outcome:
     Area.STORAGE,
     rule="the device of the root file system is rotational",
     source="performance guide: SSD",
+    impact=waiting_for("io"),
     scope=Scope.MACHINE,
 )
 def disk_rotational(host: Host) -> Outcome:

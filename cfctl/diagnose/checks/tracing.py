@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import BLINDS, HYPERVISOR, cost_of, time_lost_to
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.view import HostView, Lack, UnreadableError, shown
@@ -26,6 +27,7 @@ _CORE_PMUS: Final = ("cpu", "armv8", "armv9", "apple_")
     Area.SCHEDULER,
     rule="current_tracer is not nop, or an event is enabled",
     source="kernel, Documentation/trace/ftrace.rst",
+    impact=cost_of("syscall", is_bound=True),
 )
 def tracing_active(host: Host) -> Outcome:
     """Each traced function or event costs 0.1 to 1 us wherever it happens, on every CPU."""
@@ -60,6 +62,7 @@ def tracing_active(host: Host) -> Outcome:
     Area.PROCESS,
     rule="no core PMU is registered",
     source="perf_event_open(2); kernel, Documentation/ABI/testing/sysfs-bus-event_source-devices",
+    impact=BLINDS,
     scope=Scope.MACHINE,
 )
 def pmu_missing(host: Host) -> Outcome:
@@ -89,6 +92,7 @@ def smi_count(view: HostView, pid: int | None = None) -> int:  # noqa: ARG001
     Area.INTERRUPTS,
     rule="MSR_SMI_COUNT rises during the interval",
     source="Intel SDM volume 4, MSR 34H",
+    impact=time_lost_to(*HYPERVISOR),
     scope=Scope.MACHINE,
     sample=smi_count,
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Fix, run
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import BLINDS, PER_READ, cost_of, not_measurable
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.cpus import format_cpu_list
@@ -49,6 +50,7 @@ def _x86_flags(host: Host) -> dict[int, frozenset[str]] | None:
     rule="the calibration just made is not valid (degraded: medium), disagrees with the saved one of this boot "
     "beyond both uncertainties, or is > 1 ppm off the stated rate beyond its rounding",
     source="judgement",
+    impact=BLINDS,
     scope=Scope.PROCESS,
     needs=("measurements",),
 )
@@ -98,6 +100,7 @@ def tsc_calibration(host: Host) -> Outcome:
     Area.CLOCK,
     rule="constant_tsc or nonstop_tsc is missing on any CPU",
     source="Intel SDM volume 3, 18.17.1 Invariant TSC; kernel, arch/x86/kernel/tsc.c",
+    impact=not_measurable("how far a rate that changes is off at a moment can not be known"),
     scope=Scope.MACHINE,
 )
 def tsc_not_invariant(host: Host) -> Outcome:
@@ -128,6 +131,7 @@ def tsc_not_invariant(host: Host) -> Outcome:
     Area.CLOCK,
     rule="an invariant TSC is not among the available clocksources, or the log marks it unstable",
     source="kernel, kernel/time/clocksource.c, clocksource watchdog",
+    impact=cost_of("monotonic", PER_READ, less="tick"),
     scope=Scope.MACHINE,
 )
 def tsc_unstable(host: Host) -> Outcome:
@@ -174,6 +178,7 @@ def _unstable_in_log(host: Host) -> bool | None:
     Area.CLOCK,
     rule="an offset between CPUs > 100 ns and beyond the bound of the measurement, or time seen going back",
     source="judgement",
+    impact=BLINDS,
     scope=Scope.MACHINE,
     needs=("measurements",),
 )

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import HYPERVISOR, cost_of, time_lost_to
+from cfctl.diagnose.impact import (
+    HYPERVISOR,
+    SEEN_BY_CHECK,
+    cost_of,
+    stopped_by_quota,
+    time_lost_to,
+    waiting_for,
+)
 from cfctl.diagnose.record import Actor, Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.cgroup import cpu_quotas, cpu_throttling, groups, memory_stalls
@@ -32,8 +39,8 @@ _DEDICATED: Final = Fix(
     Area.VIRTUALISATION,
     rule="a hypervisor is detected",
     source="CPUID flag hypervisor, DMI, device tree",
-    scope=Scope.MACHINE,
     impact=time_lost_to(*HYPERVISOR),
+    scope=Scope.MACHINE,
 )
 def hypervisor_present(host: Host) -> Outcome:
     """The hypervisor may stop a virtual CPU at any time, and the guest does not see it; frequency,
@@ -61,9 +68,9 @@ def hypervisor_present(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="steal surely > 0.1 % of a CPU's time; high > 1 %, critical > 5 %, by the lower bound",
     source="judgement; measured: 30 ms lost while steal counted 0 ticks",
+    impact=time_lost_to(*HYPERVISOR),
     scope=Scope.MACHINE,
     sample=cpu_times,
-    impact=time_lost_to(*HYPERVISOR),
 )
 def cpu_steal(host: Host) -> Outcome:
     """The guest was ready to run and did not get the CPU; nothing in the guest can prevent it."""
@@ -105,6 +112,7 @@ def cpu_steal(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="cpu.max or cpu.cfs_quota_us is set on the group or any ancestor",
     source="kernel, Documentation/scheduler/sched-bwc.rst; kubernetes#67577",
+    impact=stopped_by_quota(),
     scope=Scope.MACHINE,
 )
 def cgroup_cpu_quota(host: Host) -> Outcome:
@@ -139,6 +147,7 @@ def cgroup_cpu_quota(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="nr_throttled rises during the interval",
     source="kernel, Documentation/scheduler/sched-bwc.rst",
+    impact=stopped_by_quota(),
     sample=cpu_throttling,
 )
 def cgroup_cpu_throttled(host: Host) -> Outcome:
@@ -166,6 +175,7 @@ def cgroup_cpu_throttled(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="the cpuset of the group holds one CPU of several online, and the program has more than one thread",
     source="kernel, Documentation/admin-guide/cgroup-v2.rst, cpuset",
+    impact=waiting_for("cpu"),
 )
 def cgroup_cpuset(host: Host) -> Outcome:
     """All threads of the program take turns on one CPU, whatever else is idle."""
@@ -193,6 +203,7 @@ def cgroup_cpuset(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="memory.events high or max, or memory.failcnt, rises during the interval",
     source="kernel, Documentation/admin-guide/cgroup-v2.rst, memory.high",
+    impact=waiting_for("memory"),
     sample=memory_stalls,
 )
 def cgroup_memory_high(host: Host) -> Outcome:
@@ -217,6 +228,7 @@ def cgroup_memory_high(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="cpu.pressure some avg10 of the own group > 5 %",
     source="judgement; kernel, Documentation/accounting/psi.rst",
+    impact=SEEN_BY_CHECK,
     scope=Scope.PROCESS,
 )
 def cgroup_pressure(host: Host) -> Outcome:
@@ -242,8 +254,8 @@ def cgroup_pressure(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="gVisor's kernel version, or a system call > 1 us",
     source="gVisor documentation, performance guide; judgement",
+    impact=cost_of("syscall", of_target=False),
     scope=Scope.MACHINE,
-    impact=cost_of("syscall"),
 )
 def sandbox_kernel(host: Host) -> Outcome:
     """Each system call is trapped and emulated: microseconds instead of 0.2 us."""
@@ -265,6 +277,7 @@ def sandbox_kernel(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="seccomp mode 2; medium with more than 3 filters",
     source="kernel, Documentation/userspace-api/seccomp_filter.rst; judgement",
+    impact=cost_of("syscall", is_bound=True, of_target=False),
     scope=Scope.MACHINE,
 )
 def seccomp_filter(host: Host) -> Outcome:
@@ -297,6 +310,7 @@ def seccomp_filter(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="TracerPid is not 0",
     source="ptrace(2)",
+    impact=cost_of("syscall", is_bound=True, of_target=False),
     scope=Scope.PROCESS,
 )
 def ptraced(host: Host) -> Outcome:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Fix
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import COSTS, HYPERVISOR, JITTER, PER_ROUND_TRIP, cost_of, time_lost_to
+from cfctl.diagnose.impact import COSTS, HYPERVISOR, JITTER, PER_FAULT, PER_ROUND_TRIP, cost_of, time_lost_to
 from cfctl.diagnose.record import Area, Scope
 from cfctl.host.processes import process_counters
 from cfctl.records import Severity
@@ -26,9 +26,9 @@ _FAULT_LIMIT_RATIO: Final = 1e-3
     Area.INTERRUPTS,
     rule="gaps without an event of this kernel take > 0.1 % of a CPU's time; high > 1 %",
     source="judgement; measured: 0.50 % lost this way while steal counted 0 ticks",
+    impact=time_lost_to(*HYPERVISOR),
     scope=Scope.MACHINE,
     needs=(JITTER,),
-    impact=time_lost_to(*HYPERVISOR),
     verify="cfctl probe jitter",
 )
 def hypervisor_noise(host: Host) -> Outcome:
@@ -89,6 +89,7 @@ def guest_kick_cost(host: Host) -> Outcome:
     Area.MEMORY,
     rule="minor faults of the target times the measured cost of one > 0.1 % of the time",
     source="judgement; measured: 1.5 us a fault, 4.2 us at p99",
+    impact=cost_of("page_fault", PER_FAULT),
     scope=Scope.PROCESS,
     sample=process_counters,
     needs=("pid", COSTS),
