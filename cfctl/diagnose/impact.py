@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.errors import UnobservableError
 from cfctl.host.cgroup import cpu_throttling
-from cfctl.host.counters import stall_totals_us
+from cfctl.host.counters import pressure, stall_totals_us, thermal_times_ms
 from cfctl.records import Measurement
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ PER_FAULT: Final = "ns/page fault"
 PER_SECOND: Final = "ns/s"
 PER_PAUSE: Final = "ns/pause"
 PER_MIGRATION: Final = "ns/migration"
+PER_SWITCH: Final = "ns/context switch"
+PER_FSYNC: Final = "ns/fsync"
+PER_HAND_OVER: Final = "ns/hand-over"
+PER_COLLECTION: Final = "ns/collection"
 PER_LINE: Final = "ns/cache line"
 # A tail is no part of the median that a budget may be judged by.
 PER_WAKEUP_TAIL: Final = "ns/wake-up at p99"
@@ -55,6 +59,7 @@ _PROBES: Final = {
     **dict.fromkeys(("cache_line_near", "cache_line_far"), CACHE_LINE),
     "fsync_p99": FSYNC,
 }
+_WAITED_FOR: Final = {"cpu": "a CPU", "memory": "memory", "io": "a disk"}
 # Causes of gaps, as cfctl.probe.attribution names them.
 TICK: Final = ("timer tick", "tick + softirq")
 SOFTIRQ: Final = ("softirq", "tick + softirq")
@@ -141,7 +146,9 @@ def gain_of(effect: str) -> ImpactSource:
         if found is None:
             raise UnobservableError(measured.reasons.get(effect, f"the effect of {effect} was not measured"))
         gain = found.gain
-        return Impact(gain, None if gain.value is None else max(0.0, gain.value) * found.events_per_s)
+        # A gain within its own error is none.
+        told = gain.value is not None and gain.value > (gain.uncertainty or 0.0)
+        return Impact(gain, gain.value * found.events_per_s if told and gain.value else None)
 
     return ImpactSource(measure, effect)
 
@@ -191,15 +198,17 @@ def waiting_for(resource: str) -> ImpactSource:
     It is the kernel's own sum (PSI, resolution 1 us) over all tasks: a bound for one of them.
     Source: kernel, Documentation/accounting/psi.rst.
     """
+    what = f"time in which a task waited for {_WAITED_FOR[resource]}"
 
     def measure(host: Host) -> Impact:
+        if not host.has_interval:
+            share = pressure(host.view, f"proc/pressure/{resource}").some_avg10
+            return observed(share * 1e7, f"{what} (PSI, average over 10 s)", is_bound=True)
         change = host.change(stall_totals_us)
         if resource not in change.after or resource not in change.before:
             raise UnobservableError(f"/proc/pressure/{resource} gives no total")
         waited = max(0, change.after[resource] - change.before[resource]) * 1000 / change.seconds
-        error = 1000 / change.seconds
-        method = f"time in which a task waited for {resource} (PSI total over {change.seconds:.1f} s)"
-        return Impact(Measurement(waited, PER_SECOND, error, None, method), waited, True)
+        return observed(waited, f"{what} (PSI, sum over {change.seconds:.1f} s)", is_bound=True)
 
     return ImpactSource(measure, sample=stall_totals_us)
 
@@ -214,6 +223,23 @@ def stopped_by_quota() -> ImpactSource:
         return Impact(Measurement(lost, PER_SECOND, None, None, method), lost)
 
     return ImpactSource(measure, sample=cpu_throttling)
+
+
+def throttled_for_heat() -> ImpactSource:
+    """Return the source for the time the CPU that throttled most ran slower for heat."""
+
+    def measure(host: Host) -> Impact:
+        change = host.change(thermal_times_ms)
+        rises = [ms - change.before.get(path, 0) for path, ms in change.after.items()]
+        lost = max(0, max(rises, default=0)) * 1e6 / change.seconds
+        return observed(lost, f"time throttled over {change.seconds:.1f} s", 1e6 / change.seconds)
+
+    return ImpactSource(measure, sample=thermal_times_ms)
+
+
+def error_of(value_ns: float, event: str, method: str, uncertainty: float | None = None) -> Impact:
+    """Return the error that each event's time has, ns: it spoils a result and takes no time."""
+    return Impact(Measurement(value_ns, f"ns/{event}", uncertainty, None, method))
 
 
 def observed(

@@ -218,6 +218,14 @@ class Host:
             raise UnobservableError("the two samples do not say how far apart they are")
         return Change(earlier, self.now(sample), seconds)
 
+    def rate(self, sample: Callable[[HostView, int | None], T], count: Callable[[T], int]) -> float | None:
+        """Return how much a counter rose in a second of the interval; None when that can not be told."""
+        try:
+            change = self.change(sample)
+        except UnobservableError:
+            return None
+        return max(0, count(change.after) - count(change.before)) / change.seconds
+
     def measured(self) -> Measurements:
         """Return what was measured; raises when nothing was."""
         if self.facts.measurements is None:

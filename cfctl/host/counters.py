@@ -162,6 +162,14 @@ def thermal_throttles(view: HostView, pid: int | None = None) -> dict[str, int]:
     return {path: view.integer(path) for path in paths}
 
 
+def thermal_times_ms(view: HostView, pid: int | None = None) -> dict[str, int]:  # noqa: ARG001
+    """Return for how long each CPU's thermal control has slowed it down since boot, ms, by path."""
+    paths = view.matching("sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/*_throttle_total_time_ms")
+    if not paths:
+        view.integer("sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_total_time_ms")
+    return {path: view.integer(path) for path in paths}
+
+
 @dataclass(frozen=True, slots=True)
 class Pressure:
     """Pressure stall information: the share of the last 10 s some or all tasks stalled, percent."""

@@ -69,7 +69,7 @@ def run(
     before, now = (
         MemoryView(files, answers, refuse, number) for files, answers in applied(host, base).moments()
     )
-    samples = {check.sample: sampled(check.sample, before, host.pid)} if check.sample else {}
+    samples = {sample: sampled(sample, before, host.pid) for sample in check.samples}
     given = measured or replace(GOOD, **host.measured)
     return run_check(check, Facts(now, host.pid, "timer", given, before, samples))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, boot, kernel_parameter, run, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import BLINDS, PER_READ, PER_WAKEUP, cost_of, not_measurable
+from cfctl.diagnose.impact import BLINDS, PER_READ, PER_WAKEUP, cost_of, error_of, not_measurable
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.view import UnreadableError, shown
@@ -126,7 +126,7 @@ def clock_unsynced(host: Host) -> Outcome:
     if host.environment.is_guest and host.view.exists("dev/ptp0"):
         solution += ", with the hypervisor's clock as reference (chrony: refclock PHC /dev/ptp0 poll 2)"
     return Issue(
-        f"The kernel says the wall clock is not synchronised (maximum error {clock.max_error_us} us).",
+        f"The kernel says the wall clock is not synchronised (its bound on the error: {format_quantity(clock.max_error_us * 1e3, 'ns')}).",
         run(f"{solution}.", start),
     )
 
@@ -156,6 +156,9 @@ def clock_max_error(host: Host) -> Outcome:
             "chronyc sources -v",
             privilege=None,
         ),
+        observed=error_of(
+            clock.max_error_us * 1e3, "timestamp", "the kernel's own bound (adjtimex maxerror)"
+        ),
     )
 
 
@@ -181,6 +184,9 @@ def clock_freq_correction(host: Host) -> Outcome:
             "cfctl calibrate --reference raw",
             "chronyc tracking",
             privilege=None,
+        ),
+        observed=error_of(
+            abs(clock.frequency_ppm) * 1e3, "measured second", "correction in CLOCK_MONOTONIC (adjtimex freq)"
         ),
     )
 

@@ -13,10 +13,10 @@ from cfctl.diagnose.impact import (
     MIGRATION,
     PER_MIGRATION,
     SCHEDULED_OUT,
-    TOO_RARE,
     cost_of,
     gain_of,
     not_measurable,
+    throttled_for_heat,
     time_lost_to,
 )
 from cfctl.diagnose.record import Area, Scope
@@ -176,7 +176,7 @@ def smt_active(host: Host) -> Outcome:
     Area.CPU,
     rule="a thermal throttle counter rises during the interval; low: it rose since boot",
     source="kernel, Documentation/admin-guide/thermal/intel_powerclamp.rst; Intel SDM volume 3, 15.8",
-    impact=TOO_RARE,
+    impact=throttled_for_heat(),
     scope=Scope.MACHINE,
     sample=thermal_throttles,
 )

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run, sysctl, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import DEVICE_IRQ, IPI, NOT_YET, SOFTIRQ, TOO_RARE, not_measurable, time_lost_to
+from cfctl.diagnose.impact import (
+    DEVICE_IRQ,
+    IPI,
+    NOT_YET,
+    SOFTIRQ,
+    TOO_RARE,
+    not_measurable,
+    observed,
+    time_lost_to,
+)
 from cfctl.diagnose.record import Area, Scope
 from cfctl.host.counters import USER_HZ, InterruptRow, cpu_times, interrupts, readable
 from cfctl.host.cpus import format_cpu_list
@@ -199,7 +208,9 @@ def softirq_load(host: Host) -> Outcome:
     return Issue(
         f"Soft interrupts took at least {share:.1%} of CPU {worst}.",
         Fix(threaded, privilege=None),
-        impact_ns_per_s=share * 1e9,
+        observed=observed(
+            share * 1e9, "/proc/stat softirq, counted in whole ticks of 10 ms: at least", 1e7 / change.seconds
+        ),
     )
 
 

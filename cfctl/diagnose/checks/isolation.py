@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Fix, boot, kernel_parameter, sysctl, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import PER_WAKEUP, SCHEDULED_OUT, SOFTIRQ, TICK, TOO_RARE, cost_of, time_lost_to
+from cfctl.diagnose.impact import (
+    PER_SWITCH,
+    PER_WAKEUP,
+    SCHEDULED_OUT,
+    SOFTIRQ,
+    TICK,
+    TOO_RARE,
+    cost_of,
+    time_lost_to,
+)
 from cfctl.diagnose.record import Actor, Area
 from cfctl.errors import UnobservableError
 from cfctl.host.cpus import format_cpu_list, parse_cpu_list
@@ -190,7 +199,7 @@ def watchdog_nmi(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.watchdog is 1 and its mask covers isolated CPUs, or target CPUs where none is isolated",
     source="kernel, Documentation/admin-guide/lockup-watchdogs.rst",
-    impact=TOO_RARE,
+    impact=cost_of("context_switch", PER_SWITCH),
 )
 def watchdog_soft(host: Host) -> Outcome:
     """A timer and a stopper thread run on each CPU of the mask every few seconds, before everything
@@ -206,7 +215,20 @@ def watchdog_soft(host: Host) -> Outcome:
     return Issue(
         f"The watchdog runs on CPU {format_cpu_list(hit)}.",
         sysctl("Keep the watchdog off the hot CPUs.", "kernel.watchdog_cpumask", keep),
+        events_per_s=_watchdog_switches(host),
     )
+
+
+def _watchdog_switches(host: Host) -> float | None:
+    """Return how often a second the watchdog switches a CPU to its thread and back; None when it is not known.
+
+    Source: kernel, Documentation/admin-guide/lockup-watchdogs.rst: it runs every 2/5 of watchdog_thresh.
+    """
+    try:
+        threshold_s = host.sysctl("kernel.watchdog_thresh")
+    except UnreadableError:
+        return None
+    return 2 / (0.4 * threshold_s) if threshold_s > 0 else None
 
 
 @check(

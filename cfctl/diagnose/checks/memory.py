@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run, sysctl, write
 from cfctl.diagnose.engine import Issue, Outcome, Pass, check
-from cfctl.diagnose.impact import PER_FAULT, SCHEDULED_OUT, cost_of, time_lost_to, waiting_for
+from cfctl.diagnose.impact import PER_FAULT, PER_SWITCH, cost_of, waiting_for
 from cfctl.diagnose.record import Area, Scope
 from cfctl.host.counters import meminfo_kib, pressure, vmstat
 from cfctl.host.view import Lack, UnreadableError
@@ -163,6 +163,7 @@ def zone_reclaim(host: Host) -> Outcome:
     rule="ksm/run is 1",
     source="kernel, Documentation/admin-guide/mm/ksm.rst",
     impact=cost_of("page_fault", PER_FAULT),
+    sample=vmstat,
 )
 def ksm_run(host: Host) -> Outcome:
     """A write to a merged page faults and copies it; the scanner takes a CPU."""
@@ -173,6 +174,7 @@ def ksm_run(host: Host) -> Outcome:
     return Issue(
         "The kernel merges equal pages.",
         write("Stop, and split what was merged.", "sys/kernel/mm/ksm/run", 2),
+        events_per_s=host.rate(vmstat, lambda counters: counters.get("cow_ksm", 0)),
     )
 
 
@@ -183,14 +185,19 @@ def ksm_run(host: Host) -> Outcome:
     Area.MEMORY,
     rule="vm.stat_interval < 10",
     source="tuned 2.28 realtime: 10",
-    impact=time_lost_to(*SCHEDULED_OUT),
+    impact=cost_of("context_switch", PER_SWITCH),
 )
 def vm_stat_interval(host: Host) -> Outcome:
     """A kernel worker interrupts each CPU for it."""
     seconds = host.sysctl("vm.stat_interval")
     if seconds >= 10:
         return Pass(f"every {seconds} s")
-    return Issue(f"Every {seconds} s.", sysctl("Gather them every 10 s.", "vm.stat_interval", 10))
+    return Issue(
+        f"Statistics are gathered every {seconds} s.",
+        sysctl("Gather them every 10 s.", "vm.stat_interval", 10),
+        # To the worker and back; what it does comes on top.
+        events_per_s=2 / max(seconds, 1),
+    )
 
 
 @check(
@@ -272,7 +279,6 @@ def memory_pressure(host: Host) -> Outcome:
         f"In {found.some_avg10:.2f} % of the last 10 s a task waited for memory.",
         Fix("Add memory, or lower what others may use.", privilege=None),
         severity=Severity.HIGH if found.full_avg10 else None,
-        impact_ns_per_s=found.some_avg10 * 1e7,
     )
 
 

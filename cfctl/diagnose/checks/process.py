@@ -135,6 +135,7 @@ def rttime_limit(host: Host) -> Outcome:
     rule="VmLck of the target is 0",
     source="mlock(2)",
     impact=cost_of("page_fault", PER_FAULT),
+    sample=process_counters,
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -147,6 +148,7 @@ def not_mlocked(host: Host) -> Outcome:
     return Issue(
         "None of its memory is locked.",
         Fix("Call mlockall(MCL_CURRENT | MCL_FUTURE) when the program starts.", privilege=None),
+        events_per_s=host.rate(process_counters, lambda counters: counters.minor_faults),
     )
 
 

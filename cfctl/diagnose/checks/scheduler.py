@@ -16,18 +16,20 @@ from cfctl.diagnose.impact import (
     SCHEDULED_OUT,
     SEEN_BY_CHECK,
     SLACK,
+    Impact,
     cost_of,
     gain_of,
     not_measurable,
+    observed,
     time_lost_to,
     waiting_for,
 )
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
-from cfctl.host.counters import pressure
+from cfctl.host.counters import pressure, vmstat
 from cfctl.host.cpus import format_cpu_list
 from cfctl.host.kernel import build_options, cpu_flags
-from cfctl.host.processes import process_counters, run_delay
+from cfctl.host.processes import migrations, process_counters, run_delay
 from cfctl.host.syscalls import CAP_SYS_NICE, SyscallError
 from cfctl.host.view import Lack, UnreadableError, garbage
 from cfctl.records import Severity
@@ -233,6 +235,7 @@ def sched_autogroup(host: Host) -> Outcome:
     rule="kernel.numa_balancing is not 0 on more than one node",
     source="tuned 2.28 network-latency: 0; kernel, Documentation/admin-guide/sysctl/kernel.rst",
     impact=cost_of("page_fault", PER_FAULT),
+    sample=vmstat,
 )
 def numa_balancing(host: Host) -> Outcome:
     """Pages are unmapped so that the next access faults, and are copied to another node: stalls of
@@ -247,6 +250,7 @@ def numa_balancing(host: Host) -> Outcome:
     return Issue(
         f"Memory is balanced over {len(host.topology.nodes)} nodes.",
         sysctl("Switch balancing off and bind memory yourself.", "kernel.numa_balancing", 0),
+        events_per_s=host.rate(vmstat, lambda counters: counters.get("numa_hint_faults", 0)),
     )
 
 
@@ -279,7 +283,6 @@ def run_queue_saturated(host: Host) -> Outcome:
         f"In {share:.1f} % of the last 10 s a task waited for a CPU.",
         fix,
         severity=Severity.HIGH if share > 20 else None,
-        impact_ns_per_s=share * 1e7,
     )
 
 
@@ -326,7 +329,7 @@ def run_delay_high(host: Host) -> Outcome:
     return Issue(
         f"A thread waited {worst_wait / 1e6:.2f} ms in {change.seconds:.1f} s, {worst_rate / 1e6:.1f} ms per second of run.",
         run("Pin the thread to a CPU of its own, or raise its priority.", f"chrt -f -p 50 {pid}"),
-        impact_ns_per_s=worst_wait / change.seconds,
+        observed=observed(worst_wait / change.seconds, f"run delay of /{worst}"),
     )
 
 
@@ -338,6 +341,7 @@ def run_delay_high(host: Host) -> Outcome:
     rule="the target may run on more than one CPU",
     source="judgement",
     impact=cost_of(MIGRATION, PER_MIGRATION),
+    sample=migrations,
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -352,6 +356,7 @@ def affinity_unpinned(host: Host) -> Outcome:
         f"Process {pid} may run on CPU {format_cpu_list(allowed)}.",
         run("Pin its hot thread to one CPU.", f"taskset -cp {allowed[-1]} {pid}",
             persist=("CPUAffinity= in the program's systemd unit",), privilege=None),
+        events_per_s=host.rate(migrations, lambda count: count),
     )  # fmt: skip
 
 
@@ -363,6 +368,7 @@ def affinity_unpinned(host: Host) -> Outcome:
     rule="policy BATCH or IDLE, or a nice value above 0",
     source="sched(7)",
     impact=waiting_for("cpu"),
+    sample=run_delay,
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -376,7 +382,14 @@ def proc_deprioritised(host: Host) -> Outcome:
     return Issue(
         f"Process {pid} runs with policy {policy} and nice {nice}.",
         run("Raise its priority.", f"chrt -o -p 0 {pid}", f"renice -n -5 -p {pid}"),
+        observed=_waited(host),
     )
+
+
+def _waited(host: Host) -> Impact | None:
+    """Return how long the target's threads together waited for a CPU; None when that can not be told."""
+    lost = host.rate(run_delay, lambda threads: sum(delay.wait_ns for delay in threads.values()))
+    return None if lost is None else observed(lost, "run delay of the target's threads")
 
 
 @check(

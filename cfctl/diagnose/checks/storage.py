@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import waiting_for
+from cfctl.diagnose.impact import FSYNC, PER_FSYNC, cost_of, waiting_for
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import pressure
 from cfctl.host.view import HostView, Lack, UnreadableError, garbage, shown
 from cfctl.records import Severity
+from cfctl.units import format_quantity
 
 if TYPE_CHECKING:
     from cfctl.diagnose.subject import Host
 
+_FSYNC_LIMIT_NS: Final = 10_000_000
 _VIRTUAL: Final = ("loop", "zram", "ram", "dm-", "md")
 
 
@@ -80,7 +82,6 @@ def io_pressure(host: Host) -> Outcome:
             "Find what reads and writes, and log to memory in hot programs.", "pidstat -d 1 5", privilege=None
         ),
         severity=Severity.HIGH if (found.full_avg10 or 0) > 1 else None,
-        impact_ns_per_s=found.some_avg10 * 1e7,
     )
 
 
@@ -123,3 +124,29 @@ def _disk_of(view: HostView, number: str) -> str:
         if view.text(path) == number:
             return path.split("/")[2]
     raise UnreadableError(f"/sys/block, device {number}", Lack.MISSING)
+
+
+@check(
+    "FSYNC_COST",
+    "Making a write durable is slow",
+    Severity.LOW,
+    Area.STORAGE,
+    rule="99th percentile of write and fsync of 4 KiB below --storage DIR > 10 ms",
+    source="judgement; fsync(2)",
+    impact=cost_of("fsync_p99", PER_FSYNC),
+    scope=Scope.PROCESS,
+    needs=(FSYNC,),
+    verify="cfctl diagnose latency --only FSYNC_COST --storage DIR",
+)
+def fsync_cost(host: Host) -> Outcome:
+    """A thread that makes a log line or a record durable stands still until the disk has it."""
+    cost = host.cost_ns("fsync_p99")
+    shown_cost = format_quantity(cost, "ns")
+    if cost <= _FSYNC_LIMIT_NS:
+        return Pass(f"99 of 100 take at most {shown_cost}")
+    return Issue(
+        f"One fsync of 100 takes {shown_cost} or more.",
+        Fix(
+            "Log to memory (tmpfs) in hot programs, or write and sync in a thread of its own.", privilege=None
+        ),
+    )

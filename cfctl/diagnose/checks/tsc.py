@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Fix, run
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import BLINDS, PER_READ, cost_of, not_measurable
+from cfctl.diagnose.impact import BLINDS, PER_READ, Impact, cost_of, error_of, not_measurable
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.cpus import format_cpu_list
@@ -71,6 +71,7 @@ def tsc_calibration(host: Host) -> Outcome:
             f"The calibration is {fit.verdict}: {fit.verdict_reason or 'no reason given'}.",
             again,
             severity=Severity.MEDIUM if fit.verdict == "degraded" else None,
+            observed=_rate_error(fit.uncertainty_ppb, "standard error of the rate"),
         )
     saved = measured.saved_fit
     if saved is not None and saved.source == fit.source and saved.estimate_hz > 0:
@@ -82,6 +83,7 @@ def tsc_calibration(host: Host) -> Outcome:
                 f"The rate is {apart_ppb:.3g} ppb off the one saved in this boot; both errors explain "
                 f"{limit_ppb:.3g} ppb.",
                 again,
+                observed=_rate_error(apart_ppb, "difference of the two rates", limit_ppb),
             )
     if fit.stated_ppb is not None:
         host.saw("rate stated by the kernel, Hz", fit.stated_hz)
@@ -89,8 +91,16 @@ def tsc_calibration(host: Host) -> Outcome:
             return Issue(
                 f"The counter runs {fit.stated_ppb / 1000:.2f} ppm off the rate the kernel states, beyond rounding.",
                 again,
+                observed=_rate_error(
+                    abs(fit.stated_ppb), "difference from the stated rate", fit.uncertainty_ppb
+                ),
             )
     return Pass(f"{fit.source} at {fit.estimate_hz / 1e6:.6f} MHz, {fit.verdict}")
+
+
+def _rate_error(ppb: float, method: str, uncertainty_ppb: float | None = None) -> Impact:
+    """Return the error of a rate as that of a measured second: 1 ppb of it is 1 ns."""
+    return error_of(ppb, "measured second", method, uncertainty_ppb)
 
 
 @check(
@@ -207,4 +217,9 @@ def tsc_cpu_skew(host: Host) -> Outcome:
         raise UnobservableError(
             f"the offset of {worst:.0f} ns lies within the bound of the measurement, {bound:.0f} ns"
         )
-    return Issue(f"The counters of {pair} are {worst:.0f} ns apart.", fix, scope=Scope.PROCESS)
+    return Issue(
+        f"The counters of {pair} are {worst:.0f} ns apart.",
+        fix,
+        scope=Scope.PROCESS,
+        observed=error_of(worst, "one-way latency", f"error of times taken on {pair}", bound),
+    )

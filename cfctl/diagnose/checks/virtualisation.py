@@ -10,6 +10,7 @@ from cfctl.diagnose.impact import (
     HYPERVISOR,
     SEEN_BY_CHECK,
     cost_of,
+    observed,
     stopped_by_quota,
     time_lost_to,
     waiting_for,
@@ -87,7 +88,8 @@ def cpu_steal(host: Host) -> Outcome:
     worst = max(ticks, key=lambda cpu: ticks[cpu], default=0)
     count = ticks.get(worst, 0)
     # Both samples count whole ticks: the time between them is known to one tick either way.
-    low, high = (max(0, count + error) / USER_HZ / change.seconds for error in (-1, 1))
+    tick_share = 1 / USER_HZ / change.seconds
+    low, high = (max(0, count + error) * tick_share for error in (-1, 1))
     host.saw("/proc/stat steal, ticks of 10 ms", ticks, f"cpu{worst} +{count} in {change.seconds:.1f} s")
     if sum(ticks.values()) == 0:
         return Pass(f"below the resolution of 10 ms in {change.seconds:.1f} s (which is not none)")
@@ -101,7 +103,9 @@ def cpu_steal(host: Host) -> Outcome:
         f"{found} was stolen in {change.seconds:.1f} s.",
         _DEDICATED,
         severity=severity,
-        impact_ns_per_s=low * 1e9,
+        observed=observed(
+            count * tick_share * 1e9, f"steal of CPU {worst}, counted in ticks of 10 ms", tick_share * 1e9
+        ),
     )
 
 
@@ -164,7 +168,6 @@ def cgroup_cpu_throttled(host: Host) -> Outcome:
         f"Stopped in {periods} periods, {stopped_ns / 1e6:.1f} ms in {change.seconds:.1f} s.",
         Fix("Remove or raise the CPU limit: CGROUP_CPU_QUOTA names it.", privilege=None),
         scope=Scope.MACHINE if host.environment.is_container else Scope.PROCESS,
-        impact_ns_per_s=stopped_ns / change.seconds,
     )
 
 
@@ -243,7 +246,7 @@ def cgroup_pressure(host: Host) -> Outcome:
     return Issue(
         f"In {share:.1f} % of the last 10 s a task of the group waited for a CPU.",
         Fix("Use fewer busy threads than the group has CPUs, or give it more.", privilege=None),
-        impact_ns_per_s=share * 1e7,
+        observed=observed(share * 1e7, "PSI of the group, average over 10 s", is_bound=True),
     )
 
 

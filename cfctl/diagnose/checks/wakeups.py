@@ -114,5 +114,5 @@ def minor_faults(host: Host) -> Outcome:
             "(MALLOC_TRIM_THRESHOLD_=-1 MALLOC_MMAP_MAX_=0).",
             privilege=None,
         ),
-        impact_ns_per_s=lost_ns_per_s,
+        events_per_s=rate,
     )
