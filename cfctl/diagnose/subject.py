@@ -25,6 +25,7 @@ T = TypeVar("T")
 # A function that reads counters of a host at one moment; pid None is the program that asks.
 Sample = Callable[[HostView, int | None], Any]
 
+RT_POLICIES: Final = frozenset({"FIFO", "RR", "DEADLINE"})
 _MAX_RAW: Final = 160
 NEEDS_TWO: Final = "needs two samples: run with an interval"
 NEEDS_PID: Final = "needs a target: name one with --pid"
@@ -176,6 +177,11 @@ class Host:
         if self.pid is None:
             raise UnobservableError(NEEDS_PID)
         return self.pid
+
+    def policy(self) -> str:
+        """Return the scheduling policy of the target, of this program without one."""
+        pid = self.pid or 0
+        return self.asked(f"sched_getscheduler({pid or 'self'})", lambda: self.view.syscalls.policy(pid))
 
     def limit(self, name: str) -> int:
         """Return the soft RLIMIT_`name` of the target, of this program without one."""

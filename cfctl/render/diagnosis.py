@@ -58,6 +58,8 @@ def _render(document: Diagnosis, console: Console, *, show_all: bool) -> None:
         console.print(Text(f"\nLow ({len(low)}; in full: --all, one: --only ID)", style="bold"))
     for result in low:
         text = f"{result.id}  {_WHOSE[result.actor] if result.actor else ''}: {safe_text(result.description, _MAX_TEXT)}"
+        if cost := _cost(result):
+            text += f" Costs {cost}."
         _lines(console, text, first="  ", rest="    ")
     for status, heading in (
         (Status.ERROR, "Checks that failed themselves"),

@@ -181,6 +181,7 @@ def test_captured_measured_checks_are_unobservable_offline(tmp_path: Path) -> No
         "MITIGATIONS_COST",
         "HYPERVISOR_NOISE",
         "GUEST_KICK_COST",
+        "FSYNC_COST",
     }
     assert diagnosis.measurements_reason is not None
     assert diagnosis.measurements_reason.startswith("offline")

@@ -244,7 +244,7 @@ def oom_kills(host: Host) -> Outcome:
     if count == 0:
         return Pass("none since boot")
     return Issue(
-        f"{count} processes were killed since boot.",
+        f"{count} process{' was' if count == 1 else 'es were'} killed since boot.",
         Fix(
             "Add memory, or raise the memory limit of what was killed.",
             (Command("dmesg | grep -i 'killed process'"),),

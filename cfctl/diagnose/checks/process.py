@@ -112,8 +112,7 @@ def nice_limit(host: Host) -> Outcome:
 )
 def rttime_limit(host: Host) -> Outcome:
     """A real-time thread that does not block in time gets SIGXCPU, then SIGKILL."""
-    pid = host.pid or 0
-    policy = host.asked(f"sched_getscheduler({pid or 'self'})", lambda: host.view.syscalls.policy(pid))
+    policy = host.policy()
     if policy not in {"FIFO", "RR"}:
         return NotApplicable(f"the policy is {policy}")
     limit = host.limit("RTTIME")

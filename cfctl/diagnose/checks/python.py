@@ -11,7 +11,7 @@ from cfctl.diagnose.impact import COLLECTION, GIL, PER_COLLECTION, PER_HAND_OVER
 from cfctl.diagnose.record import Actor, Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.processes import directory, run_delay
-from cfctl.host.view import shown
+from cfctl.host.view import garbage, shown
 from cfctl.records import Severity
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def _build(host: Host) -> str | None:
     """Return "" for a target that is Python, "t" without the global lock; None for another program."""
     path = f"{directory(host.pid)}/cmdline"
     command = host.view.text(path).split("\0")[0]
+    if not command:
+        raise garbage(path, "", "the command line of a program")
     host.saw(shown(path), command)
     match = _INTERPRETER.fullmatch(command.rpartition("/")[2])
     return None if match is None else match[1]

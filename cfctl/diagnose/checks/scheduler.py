@@ -7,39 +7,30 @@ from typing import TYPE_CHECKING, Final
 from cfctl.diagnose.advice import Command, Fix, boot, run, sysctl
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
 from cfctl.diagnose.impact import (
-    MIGRATION,
     NEEDS_OTHER_SETTING,
     OF_THE_PROGRAM,
     PER_FAULT,
-    PER_MIGRATION,
     PER_WAKEUP_TAIL,
     SCHEDULED_OUT,
-    SEEN_BY_CHECK,
     SLACK,
-    Impact,
     cost_of,
     gain_of,
     not_measurable,
-    observed,
     time_lost_to,
-    waiting_for,
 )
 from cfctl.diagnose.record import Area, Scope
+from cfctl.diagnose.subject import RT_POLICIES
 from cfctl.errors import UnobservableError
-from cfctl.host.counters import pressure, vmstat
-from cfctl.host.cpus import format_cpu_list
+from cfctl.host.counters import vmstat
 from cfctl.host.kernel import build_options, cpu_flags
-from cfctl.host.processes import migrations, process_counters, run_delay
 from cfctl.host.syscalls import CAP_SYS_NICE, SyscallError
-from cfctl.host.view import Lack, UnreadableError, garbage
+from cfctl.host.view import UnreadableError
 from cfctl.records import Severity
 
 if TYPE_CHECKING:
     from cfctl.diagnose.subject import Host
 
-_RT_POLICIES: Final = frozenset({"FIFO", "RR", "DEADLINE"})
 _SLACK_LIMIT_NS: Final = 1_000
-_WAIT_LIMIT_NS_PER_S: Final = 1e6
 
 
 @check(
@@ -112,7 +103,7 @@ def rt_throttling(host: Host) -> Outcome:
     period = host.sysctl("kernel.sched_rt_period_us")
     if runtime == -1 or runtime >= period:
         return Pass("real-time threads are not throttled")
-    is_rt = host.pid is not None and _policy(host) in _RT_POLICIES
+    is_rt = host.pid is not None and host.policy() in RT_POLICIES
     return Issue(
         f"Real-time threads may run {runtime / 1000:.0f} of {period / 1000:.0f} ms.",
         sysctl(
@@ -121,11 +112,6 @@ def rt_throttling(host: Host) -> Outcome:
         ),
         severity=Severity.MEDIUM if is_rt else None,
     )  # fmt: skip
-
-
-def _policy(host: Host) -> str:
-    pid = host.pid or 0
-    return host.asked(f"sched_getscheduler({pid or 'self'})", lambda: host.view.syscalls.policy(pid))
 
 
 @check(
@@ -168,7 +154,7 @@ def rt_prio_denied(host: Host) -> Outcome:
 def timer_slack(host: Host) -> Outcome:
     """The kernel may delay every sleep and timeout by the slack, 50 us by default, to wake up less
     often: it is added to each timed wait."""
-    if _policy(host) in _RT_POLICIES:
+    if host.policy() in RT_POLICIES:
         return NotApplicable("the kernel ignores timer slack under a real-time policy")
     if host.pid is None:
         slack = host.asked("prctl(PR_GET_TIMERSLACK), ns", host.view.syscalls.timer_slack_ns)
@@ -252,144 +238,6 @@ def numa_balancing(host: Host) -> Outcome:
         sysctl("Switch balancing off and bind memory yourself.", "kernel.numa_balancing", 0),
         events_per_s=host.rate(vmstat, lambda counters: counters.get("numa_hint_faults", 0)),
     )
-
-
-@check(
-    "RUN_QUEUE_SATURATED",
-    "Tasks wait for a CPU",
-    Severity.MEDIUM,
-    Area.SCHEDULER,
-    rule="PSI cpu some avg10 > 5 %, high > 20 %; without PSI: more runnable tasks than CPUs",
-    source="judgement; kernel, Documentation/accounting/psi.rst",
-    impact=waiting_for("cpu"),
-)
-def run_queue_saturated(host: Host) -> Outcome:
-    """More tasks want to run than there are CPUs: a thread that wakes up waits for its turn."""
-    fix = run(
-        "Move load away, or give the hot threads their own CPUs or a real-time policy.",
-        "ps -eLo pcpu,psr,pid,comm --sort=-pcpu | head",
-        privilege=None,
-    )
-    try:
-        share = pressure(host.view, "proc/pressure/cpu").some_avg10
-    except UnreadableError as error:
-        if error.lack is Lack.GARBAGE:
-            raise
-        return _by_load_average(host, fix)
-    host.saw("/proc/pressure/cpu some avg10, %", share)
-    if share <= 5:
-        return Pass(f"in {share:.2f} % of the last 10 s a task waited for a CPU")
-    return Issue(
-        f"In {share:.1f} % of the last 10 s a task waited for a CPU.",
-        fix,
-        severity=Severity.HIGH if share > 20 else None,
-    )
-
-
-def _by_load_average(host: Host, fix: Fix) -> Outcome:
-    path = "proc/loadavg"
-    fields = host.text(path).split()
-    running = fields[3].split("/")[0] if len(fields) > 3 else ""
-    if not (running.isascii() and running.isdecimal()):
-        raise garbage(path, " ".join(fields), "running/total tasks")
-    if int(running) <= host.cpu_count():
-        return Pass(f"{running} runnable tasks on {host.cpu_count()} CPUs")
-    return Issue(f"{running} tasks want to run on {host.cpu_count()} CPUs.", fix)
-
-
-@check(
-    "RUN_DELAY",
-    "The target waits for a CPU",
-    Severity.HIGH,
-    Area.SCHEDULER,
-    rule="a thread waits on the run queue for > 1 ms in each second it runs",
-    source="judgement; kernel, Documentation/scheduler/sched-stats.rst",
-    impact=SEEN_BY_CHECK,
-    scope=Scope.PROCESS,
-    sample=run_delay,
-    needs=("pid",),
-)
-def run_delay_high(host: Host) -> Outcome:
-    """The thread is ready and does not run: other tasks on its CPU come first."""
-    pid = host.target()
-    change = host.change(run_delay)
-    worst_rate, worst_wait, worst = 0.0, 0, ""
-    for path, after in change.after.items():
-        before = change.before.get(path)
-        if before is None:
-            continue
-        wait, ran = after.wait_ns - before.wait_ns, after.run_ns - before.run_ns
-        # A thread that hardly ran has no rate: it is judged by the length of the interval.
-        rate = wait / max(ran / 1e9, change.seconds if ran < 1e6 else 0)
-        if rate > worst_rate:
-            worst_rate, worst_wait, worst = rate, wait, path
-    host.saw(f"/{worst or f'proc/{pid}/schedstat'}, ns waited per s of run", round(worst_rate))
-    if worst_rate <= _WAIT_LIMIT_NS_PER_S:
-        return Pass(f"at most {worst_rate / 1e6:.2f} ms of waiting in a second of run")
-    return Issue(
-        f"A thread waited {worst_wait / 1e6:.2f} ms in {change.seconds:.1f} s, {worst_rate / 1e6:.1f} ms per second of run.",
-        run("Pin the thread to a CPU of its own, or raise its priority.", f"chrt -f -p 50 {pid}"),
-        observed=observed(worst_wait / change.seconds, f"run delay of /{worst}"),
-    )
-
-
-@check(
-    "AFFINITY_UNPINNED",
-    "The target may move between CPUs",
-    Severity.LOW,
-    Area.SCHEDULER,
-    rule="the target may run on more than one CPU",
-    source="judgement",
-    impact=cost_of(MIGRATION, PER_MIGRATION),
-    sample=migrations,
-    scope=Scope.PROCESS,
-    needs=("pid",),
-)
-def affinity_unpinned(host: Host) -> Outcome:
-    """A thread that moves to another CPU finds its caches cold, and its tick counter reads differ
-    by the offset of the CPUs."""
-    pid = host.target()
-    allowed = host.asked(f"sched_getaffinity({pid})", lambda: host.view.syscalls.affinity(pid))
-    if len(allowed) == 1:
-        return Pass(f"pinned to CPU {allowed[0]}")
-    return Issue(
-        f"Process {pid} may run on CPU {format_cpu_list(allowed)}.",
-        run("Pin its hot thread to one CPU.", f"taskset -cp {allowed[-1]} {pid}",
-            persist=("CPUAffinity= in the program's systemd unit",), privilege=None),
-        events_per_s=host.rate(migrations, lambda count: count),
-    )  # fmt: skip
-
-
-@check(
-    "PROC_DEPRIORITISED",
-    "The target runs with a low priority",
-    Severity.MEDIUM,
-    Area.SCHEDULER,
-    rule="policy BATCH or IDLE, or a nice value above 0",
-    source="sched(7)",
-    impact=waiting_for("cpu"),
-    sample=run_delay,
-    scope=Scope.PROCESS,
-    needs=("pid",),
-)
-def proc_deprioritised(host: Host) -> Outcome:
-    """Whatever else is runnable on its CPU runs first."""
-    pid = host.target()
-    policy = _policy(host)
-    nice = host.saw(f"/proc/{pid}/stat nice", process_counters(host.view, pid).nice)
-    if policy not in {"BATCH", "IDLE"} and (nice <= 0 or policy in _RT_POLICIES):
-        return Pass(f"policy {policy}, nice {nice}")
-    return Issue(
-        f"Process {pid} runs with policy {policy} and nice {nice}.",
-        run("Raise its priority.", f"chrt -o -p 0 {pid}", f"renice -n -5 -p {pid}"),
-        observed=_waited(host),
-    )
-
-
-def _waited(host: Host) -> Impact | None:
-    """Return how long the target's threads together waited for a CPU; None when that can not be told."""
-    lost = host.rate(run_delay, lambda threads: sum(delay.wait_ns for delay in threads.values()))
-    return None if lost is None else observed(lost, "run delay of the target's threads")
 
 
 @check(
