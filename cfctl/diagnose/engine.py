@@ -76,6 +76,7 @@ class Check:
     severity: Severity
     area: Area
     threshold: Threshold
+    solution: str
     scope: Scope
     sample: Sample | None
     needs: tuple[str, ...]
@@ -102,7 +103,14 @@ class Check:
     def described(self) -> CheckDescription:
         """Return the check as it stands in the catalogue."""
         return CheckDescription(
-            self.id, self.area, self.title, self.severity, self.why, self.threshold, self.needs
+            self.id,
+            self.area,
+            self.title,
+            self.severity,
+            self.why,
+            self.threshold,
+            self.needs,
+            self.solution,
         )
 
 
@@ -117,6 +125,7 @@ def check(
     *,
     rule: str,
     source: str,
+    solution: str,
     impact: ImpactSource,
     scope: Scope = Scope.KERNEL,
     sample: Sample | None = None,
@@ -125,7 +134,7 @@ def check(
 ) -> Callable[[Callable[[Host], Outcome]], Callable[[Host], Outcome]]:
     """Return a decorator that registers a check; the docstring of the function says why it matters.
 
-    `rule` and `source` state the threshold and its origin. `sample` is what the check compares at
+    `rule` and `source` state the threshold and its origin, `solution` what to do about an issue in general. `sample` is what the check compares at
     the two ends of the interval. `needs` names what a run must provide: "interval" (set with
     `sample`), "measurements", "pid", or a probe by its name in `cfctl.diagnose.impact`. `impact`
     says which measurement puts a number on an issue, or why none can. `verify` is the command that shows whether the fix
@@ -138,7 +147,18 @@ def check(
         if id in _registered and _registered[id].judge.__module__ != judge.__module__:
             raise ValueError(f"two checks are called {id}")
         _registered[id] = Check(
-            id, title, severity, area, Threshold(rule, source), scope, sample, needed, impact, verify, judge
+            id,
+            title,
+            severity,
+            area,
+            Threshold(rule, source),
+            solution,
+            scope,
+            sample,
+            needed,
+            impact,
+            verify,
+            judge,
         )
         return judge
 
@@ -187,7 +207,7 @@ def _issue(checked: Check, severity: Severity, issue: Issue, host: Host) -> Chec
     actor = issue.actor or actor_for(
         issue.scope or checked.scope, host.environment, kernel_is_writable(host.view)
     )
-    solution, commands = addressed(issue.fix, actor, host.view)
+    solution, commands = addressed(issue.fix, issue.fix.solution or checked.solution, actor, host.view)
     impact = _impact(checked, issue, host)
     return _result(
         checked,

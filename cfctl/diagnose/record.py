@@ -203,6 +203,7 @@ class CheckDescription:
     why: str
     threshold: Threshold
     needs: tuple[str, ...]
+    solution: str
 
 
 @dataclass(frozen=True, slots=True)

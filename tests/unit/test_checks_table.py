@@ -86,6 +86,7 @@ def test_a_check_says_why_what_when_and_whence(check_id: str) -> None:
     assert check.title
     assert not check.title.endswith(".")
     assert check.why.endswith(".")
+    assert check.solution.endswith(".")
     assert check.threshold.rule
     assert check.threshold.source
 

@@ -100,10 +100,13 @@ def test_who_acts_follows_from_where_the_remedy_lies(
 
 
 def test_a_command_that_this_kernel_does_not_know_is_not_given() -> None:
-    fix = Fix("Do it.", (Command("new", "proc/sys/new"), Command("old", "proc/sys/old"), Command("any")))
+    fix = Fix((Command("new", "proc/sys/new"), Command("old", "proc/sys/old"), Command("any")))
     view = MemoryView({"proc/sys/old": "1"}, {})
-    assert addressed(fix, Actor.YOU, view) == ("Do it.", Commands(("old", "any"), ()))
-    assert addressed(fix, Actor.HOST_OPERATOR, view) == ("ask the host operator: do it (old).", Commands())
+    assert addressed(fix, "Do it.", Actor.YOU, view) == ("Do it.", Commands(("old", "any"), ()))
+    assert addressed(fix, "Do it.", Actor.HOST_OPERATOR, view) == (
+        "ask the host operator: do it (old).",
+        Commands(),
+    )
 
 
 @pytest.fixture
@@ -121,7 +124,16 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_check_that_raises_is_an_error_and_the_others_go_on(tmp_path: Path) -> None:
     engine.catalogue.cache_clear()
 
-    @check("BROKEN", "Broken", Severity.LOW, Area.CLOCK, rule="never", source="a test", impact=NOT_YET)
+    @check(
+        "BROKEN",
+        "Broken",
+        Severity.LOW,
+        Area.CLOCK,
+        rule="never",
+        source="a test",
+        solution="Stop.",
+        impact=NOT_YET,
+    )
     def broken(host: Host) -> Outcome:
         """It breaks."""
         raise ZeroDivisionError("\x1b[31mred")
@@ -187,6 +199,7 @@ def test_a_sample_that_raises_is_an_error_of_its_check_only(tmp_path: Path) -> N
         Area.CLOCK,
         rule="never",
         source="a test",
+        solution="Stop.",
         impact=NOT_YET,
         sample=broken_sample,
     )
@@ -208,9 +221,16 @@ def test_two_checks_can_not_share_an_id() -> None:
             return Pass("fine")
 
         judge.__module__ = module
-        check("TWICE", "Twice", Severity.LOW, Area.CLOCK, rule="never", source="a test", impact=NOT_YET)(
-            judge
-        )
+        check(
+            "TWICE",
+            "Twice",
+            Severity.LOW,
+            Area.CLOCK,
+            rule="never",
+            source="a test",
+            solution="Stop.",
+            impact=NOT_YET,
+        )(judge)
 
     register("one")
     with pytest.raises(ValueError, match="two checks are called TWICE"):
@@ -226,13 +246,14 @@ def test_text_of_a_check_can_not_carry_an_escape_sequence() -> None:
         Area.CLOCK,
         rule="always",
         source="a test",
+        solution="Stop.",
         impact=NOT_YET,
         scope=Scope.PROCESS,
     )
     def loud(host: Host) -> Outcome:
         """It shouts."""
         host.saw("name", "\x1b[31mred\x1b]0;title\x07")
-        return Issue("\x1b[2Jcleared", Fix("Stop."))
+        return Issue("\x1b[2Jcleared", Fix())
 
     from cfctl.diagnose.subject import Facts
 

@@ -36,6 +36,7 @@ _STA_UNSYNC: Final = 0x40
     Area.CLOCK,
     rule="clocksource is hpet, acpi_pm, jiffies or pit; medium: a paravirtual clock although tsc is offered",
     source="kernel, Documentation/timers/timekeeping.rst; tuned 2.28",
+    solution="Switch the clocksource to tsc.",
     impact=cost_of("monotonic", PER_READ, less="tick"),
 )
 def clocksource_slow(host: Host) -> Outcome:
@@ -43,17 +44,15 @@ def clocksource_slow(host: Host) -> Outcome:
     reads of about a microsecond that all CPUs share; a paravirtual clock costs more than the TSC."""
     current = host.word(f"{_SOURCES}/current_clocksource")
     offered = host.text(f"{_SOURCES}/available_clocksource").split()
-    switch = write(
-        "Switch the clocksource to tsc.", f"{_SOURCES}/current_clocksource", "tsc", persist="clocksource=tsc"
-    )
+    switch = write(f"{_SOURCES}/current_clocksource", "tsc", persist="clocksource=tsc")
     if current in _SLOW:
         if "tsc" in offered:
             return Issue(f"The clocksource is {current}, although tsc is offered.", switch)
         return Issue(
             f"The clocksource is {current}; the kernel offers no tsc.",
             run(
-                "Find out why the kernel refused the TSC: firmware, or an emulated CPU.",
                 "dmesg | grep -i tsc",
+                solution="Find out why the kernel refused the TSC: firmware, or an emulated CPU.",
             ),
             scope=Scope.MACHINE,
         )
@@ -73,6 +72,7 @@ def clocksource_slow(host: Host) -> Outcome:
     Area.CLOCK,
     rule="median of clock_gettime(CLOCK_MONOTONIC) > 200 ns; 100 to 200 ns is not decided by one run",
     source="measured: 23 ns through the vDSO, 165 ns for a system call",
+    solution="Use a clocksource the vDSO can read, and leave a sandbox that traps system calls.",
     impact=cost_of("monotonic", PER_READ, less="tick"),
     needs=("measurements",),
 )
@@ -89,7 +89,6 @@ def clock_read_cost(host: Host) -> Outcome:
             f"clock_gettime took {cost:.0f} ns: between 100 and 200 ns one run can not tell"
         )
     fix = Fix(
-        "Use a clocksource the vDSO can read, and leave a sandbox that traps system calls.",
         (Command(f"echo tsc > /{_SOURCES}/current_clocksource", f"{_SOURCES}/current_clocksource"),),
         (kernel_parameter("remove vdso=0"),) if _parameter(host, "vdso") == "0" else (),
     )
@@ -113,6 +112,7 @@ def _is_unsynced(clock: ClockState) -> bool:
     Area.CLOCK,
     rule="adjtimex returns TIME_ERROR or its status has STA_UNSYNC",
     source="adjtimex(2)",
+    solution="Run an NTP or PTP client.",
     impact=not_measurable("nothing on the host says how far the wall clock is off"),
 )
 def clock_unsynced(host: Host) -> Outcome:
@@ -127,7 +127,7 @@ def clock_unsynced(host: Host) -> Outcome:
         solution += ", with the hypervisor's clock as reference (chrony: refclock PHC /dev/ptp0 poll 2)"
     return Issue(
         f"The kernel says the wall clock is not synchronised (its bound on the error: {format_quantity(clock.max_error_us * 1e3, 'ns')}).",
-        run(f"{solution}.", start),
+        run(start, solution=f"{solution}."),
     )
 
 
@@ -138,6 +138,7 @@ def clock_unsynced(host: Host) -> Outcome:
     Area.CLOCK,
     rule="synchronised, and adjtimex.maxerror > 1000 us",
     source="judgement",
+    solution="Poll a near NTP server more often (chrony: minpoll 0 maxpoll 2), or use PTP with hardware timestamps.",
     impact=BLINDS,
 )
 def clock_max_error(host: Host) -> Outcome:
@@ -150,8 +151,6 @@ def clock_max_error(host: Host) -> Outcome:
     return Issue(
         f"The wall clock may be wrong by {clock.max_error_us} us.",
         run(
-            "Poll a near NTP server more often (chrony: minpoll 0 maxpoll 2), or use PTP with hardware "
-            "timestamps.",
             "chronyc tracking",
             "chronyc sources -v",
             privilege=None,
@@ -169,6 +168,7 @@ def clock_max_error(host: Host) -> Outcome:
     Area.CLOCK,
     rule="|adjtimex.freq| > 100 ppm, or a tick other than 10000 us",
     source="judgement",
+    solution="Let the NTP client settle, and calibrate against the uncorrected clock.",
     impact=BLINDS,
 )
 def clock_freq_correction(host: Host) -> Outcome:
@@ -180,7 +180,6 @@ def clock_freq_correction(host: Host) -> Outcome:
     return Issue(
         f"The rate is corrected by {clock.frequency_ppm:.1f} ppm with a tick of {clock.tick_us} us.",
         run(
-            "Let the NTP client settle, and calibrate against the uncorrected clock.",
             "cfctl calibrate --reference raw",
             "chronyc tracking",
             privilege=None,
@@ -198,6 +197,7 @@ def clock_freq_correction(host: Host) -> Outcome:
     Area.CLOCK,
     rule="clock_getres(CLOCK_MONOTONIC) > 1 ns, or hres_active is 0",
     source="kernel, Documentation/timers/highres.rst",
+    solution="Use a kernel with CONFIG_HIGH_RES_TIMERS, on a clocksource it accepts.",
     impact=cost_of("wakeup", PER_WAKEUP, is_bound=True),
 )
 def timer_low_res(host: Host) -> Outcome:
@@ -217,9 +217,12 @@ def timer_low_res(host: Host) -> Outcome:
     remove = "highres" in host.parameters()
     return Issue(
         f"The timers' resolution is {format_quantity(resolution, 'ns')}.",
-        boot("Use a kernel with CONFIG_HIGH_RES_TIMERS, started without highres=off.", "remove highres=off")
+        boot(
+            "remove highres=off",
+            solution="Use a kernel with CONFIG_HIGH_RES_TIMERS, started without highres=off.",
+        )
         if remove
-        else Fix("Use a kernel with CONFIG_HIGH_RES_TIMERS, on a clocksource it accepts.", privilege=None),
+        else Fix(privilege=None),
     )
 
 
@@ -230,6 +233,7 @@ def timer_low_res(host: Host) -> Outcome:
     Area.CLOCK,
     rule="a CPU's clock event device is hpet, pit or broadcast",
     source="kernel, Documentation/timers/timekeeping.rst",
+    solution="Enable the CPU's own timer (LAPIC timer, ARAT) in the firmware.",
     impact=cost_of("wakeup", PER_WAKEUP, is_bound=True),
 )
 def clockevent_device(host: Host) -> Outcome:
@@ -249,7 +253,6 @@ def clockevent_device(host: Host) -> Outcome:
         return Pass(f"clock event devices: {', '.join(sorted(set(names)))}")
     parameter = "nolapic_timer" in host.parameters()
     fix = Fix(
-        "Enable the CPU's own timer (LAPIC timer, ARAT) in the firmware.",
         persist=(kernel_parameter("remove nolapic_timer"),) if parameter else (),
     )
     return Issue(

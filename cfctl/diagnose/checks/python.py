@@ -40,6 +40,7 @@ def _build(host: Host) -> str | None:
     Area.PROCESS,
     rule="two or more threads of a Python target with the global lock each run > 10 % of the interval",
     source="Python, sys.setswitchinterval: 5 ms by default; judgement",
+    solution="Put the hot one into a process of its own, or lower the interval: sys.setswitchinterval(0.0005).",
     impact=cost_of(GIL, PER_HAND_OVER),
     scope=Scope.PROCESS,
     sample=run_delay,
@@ -69,7 +70,6 @@ def py_gil_switch(host: Host) -> Outcome:
     return Issue(
         f"{len(busy)} busy threads share one global lock.",
         Fix(
-            "Put the hot one into a process of its own, or lower the interval: sys.setswitchinterval(0.0005).",
             privilege=None,
         ),
     )
@@ -82,6 +82,7 @@ def py_gil_switch(host: Host) -> Outcome:
     Area.PROCESS,
     rule="gc.isenabled() in the Python program that asks",
     source="Python, gc: gc.disable and gc.freeze",
+    solution="In a hot Python program: gc.freeze() and gc.disable() after its warm-up.",
     impact=cost_of(COLLECTION, PER_COLLECTION),
     scope=Scope.PROCESS,
 )
@@ -99,7 +100,7 @@ def py_gc_enabled(host: Host) -> Outcome:
         return Pass("the collector is off in the program that asks")
     return Issue(
         f"The collector runs after {collector.threshold} allocations, as in every Python program until it is told not to.",
-        Fix("In a hot Python program: gc.freeze() and gc.disable() after its warm-up.", privilege=None),
+        Fix(privilege=None),
         # The program that asks is mostly cfctl itself: it says how programs start, nobody has to act.
         actor=Actor.INFORMATIONAL,
     )

@@ -36,12 +36,12 @@ _WAIT_LIMIT_NS_PER_S: Final = 1e6
     Area.SCHEDULER,
     rule="PSI cpu some avg10 > 5 %, high > 20 %; without PSI: more runnable tasks than CPUs",
     source="judgement; kernel, Documentation/accounting/psi.rst",
+    solution="Move load away, or give the hot threads their own CPUs or a real-time policy.",
     impact=waiting_for("cpu"),
 )
 def run_queue_saturated(host: Host) -> Outcome:
     """More tasks want to run than there are CPUs: a thread that wakes up waits for its turn."""
     fix = run(
-        "Move load away, or give the hot threads their own CPUs or a real-time policy.",
         "ps -eLo pcpu,psr,pid,comm --sort=-pcpu | head",
         privilege=None,
     )
@@ -79,6 +79,7 @@ def _by_load_average(host: Host, fix: Fix) -> Outcome:
     Area.SCHEDULER,
     rule="a thread waits on the run queue for > 1 ms in each second it runs",
     source="judgement; kernel, Documentation/scheduler/sched-stats.rst",
+    solution="Pin the thread to a CPU of its own, or raise its priority.",
     impact=SEEN_BY_CHECK,
     scope=Scope.PROCESS,
     sample=run_delay,
@@ -103,7 +104,7 @@ def run_delay_high(host: Host) -> Outcome:
         return Pass(f"at most {worst_rate / 1e6:.2f} ms of waiting in a second of run")
     return Issue(
         f"A thread waited {worst_wait / 1e6:.2f} ms in {change.seconds:.1f} s, {worst_rate / 1e6:.1f} ms per second of run.",
-        run("Pin the thread to a CPU of its own, or raise its priority.", f"chrt -f -p 50 {pid}"),
+        run(f"chrt -f -p 50 {pid}"),
         observed=observed(worst_wait / change.seconds, f"run delay of /{worst}"),
     )
 
@@ -115,6 +116,7 @@ def run_delay_high(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="the target may run on more than one CPU",
     source="judgement",
+    solution="Pin its hot thread to one CPU.",
     impact=cost_of(MIGRATION, PER_MIGRATION),
     sample=migrations,
     scope=Scope.PROCESS,
@@ -129,7 +131,7 @@ def affinity_unpinned(host: Host) -> Outcome:
         return Pass(f"pinned to CPU {allowed[0]}")
     return Issue(
         f"Process {pid} may run on CPU {format_cpu_list(allowed)}.",
-        run("Pin its hot thread to one CPU.", f"taskset -cp {allowed[-1]} {pid}",
+        run(f"taskset -cp {allowed[-1]} {pid}",
             persist=("CPUAffinity= in the program's systemd unit",), privilege=None),
         events_per_s=host.rate(migrations, lambda count: count),
     )  # fmt: skip
@@ -142,6 +144,7 @@ def affinity_unpinned(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="policy BATCH or IDLE, or a nice value above 0",
     source="sched(7)",
+    solution="Raise its priority.",
     impact=waiting_for("cpu"),
     sample=run_delay,
     scope=Scope.PROCESS,
@@ -156,7 +159,7 @@ def proc_deprioritised(host: Host) -> Outcome:
         return Pass(f"policy {policy}, nice {nice}")
     return Issue(
         f"Process {pid} runs with policy {policy} and nice {nice}.",
-        run("Raise its priority.", f"chrt -o -p 0 {pid}", f"renice -n -5 -p {pid}"),
+        run(f"chrt -o -p 0 {pid}", f"renice -n -5 -p {pid}"),
         observed=_waited(host),
     )
 

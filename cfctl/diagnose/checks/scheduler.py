@@ -40,6 +40,7 @@ _SLACK_LIMIT_NS: Final = 1_000
     Area.SCHEDULER,
     rule="the preemption model is none or voluntary",
     source="kernel, kernel/Kconfig.preempt",
+    solution="Start the kernel with full preemption, or use a PREEMPT_RT kernel.",
     impact=cost_of("wakeup_p99", PER_WAKEUP_TAIL, less="wakeup", is_bound=True),
 )
 def preempt_model(host: Host) -> Outcome:
@@ -51,9 +52,9 @@ def preempt_model(host: Host) -> Outcome:
         return Pass(f"preemption {model} ({how})")
     return Issue(
         f"The preemption model is {model} ({how}).",
-        boot("Start the kernel with full preemption, or use a PREEMPT_RT kernel.", "preempt=full")
+        boot("preempt=full")
         if how != "built in"
-        else Fix("Use a kernel with full preemption or PREEMPT_RT.", privilege=None),
+        else Fix(privilege=None, solution="Use a kernel with full preemption or PREEMPT_RT."),
     )
 
 
@@ -94,6 +95,7 @@ def _built_model(host: Host) -> str:
     Area.SCHEDULER,
     rule="sched_rt_runtime_us is not -1; medium when the target runs FIFO or RR",
     source="tuned 2.28 realtime: -1; kernel, Documentation/scheduler/sched-rt-group.rst",
+    solution="Lift the limit, if real-time threads never spin without end.",
     impact=not_measurable("only a real-time thread that never sleeps is stopped, and a diagnosis runs none"),
 )
 def rt_throttling(host: Host) -> Outcome:
@@ -107,7 +109,7 @@ def rt_throttling(host: Host) -> Outcome:
     return Issue(
         f"Real-time threads may run {runtime / 1000:.0f} of {period / 1000:.0f} ms.",
         sysctl(
-            "Lift the limit, if real-time threads never spin without end.", "kernel.sched_rt_runtime_us", -1,
+            "kernel.sched_rt_runtime_us", -1,
             warning="A real-time thread that spins then starves everything else on its CPU, also the shell.",
         ),
         severity=Severity.MEDIUM if is_rt else None,
@@ -121,6 +123,7 @@ def rt_throttling(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="RLIMIT_RTPRIO is 0 without CAP_SYS_NICE",
     source="sched(7)",
+    solution="Allow real-time priorities (systemd: LimitRTPRIO=95; docker: --ulimit rtprio=95 --cap-add sys_nice).",
     impact=gain_of(SLACK),
     scope=Scope.PROCESS,
 )
@@ -134,7 +137,6 @@ def rt_prio_denied(host: Host) -> Outcome:
     return Issue(
         "RLIMIT_RTPRIO is 0 and there is no CAP_SYS_NICE.",
         Fix(
-            "Allow real-time priorities (systemd: LimitRTPRIO=95; docker: --ulimit rtprio=95 --cap-add sys_nice).",
             persist=(Command("echo '* - rtprio 95' > /etc/security/limits.d/90-cfctl-rtprio.conf"),),
         ),
     )
@@ -147,6 +149,7 @@ def rt_prio_denied(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="timer slack > 1000 ns without a real-time policy",
     source="PR_SET_TIMERSLACK(2const); measured: wake-up 84-87 us with 50 us of slack, 31 us with 1 ns",
+    solution="Set the slack to 1 ns: prctl(PR_SET_TIMERSLACK, 1) in the program's hot threads.",
     impact=gain_of(SLACK),
     scope=Scope.PROCESS,
     verify="cfctl diagnose latency --only TIMER_SLACK --pid PID",
@@ -167,7 +170,6 @@ def timer_slack(host: Host) -> Outcome:
     return Issue(
         f"Timers of {whose} may fire {slack / 1000:g} us late.",
         run(
-            "Set the slack to 1 ns: prctl(PR_SET_TIMERSLACK, 1) in the program's hot threads.",
             *now,
             persist=("TimerSlackNSec=1 in the [Service] section of the program's systemd unit",),
             privilege="root" if now else None,
@@ -182,15 +184,14 @@ def timer_slack(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.timer_migration is 1",
     source="tuned 2.28 network-latency: 0",
+    solution="Keep timers where they are.",
     impact=NEEDS_OTHER_SETTING,
 )
 def timer_migration(host: Host) -> Outcome:
     """An idle CPU hands its timers to a busy one, whose own work delays them."""
     if host.sysctl("kernel.timer_migration") == 0:
         return Pass("timers stay on their CPU")
-    return Issue(
-        "Timers may fire on another CPU.", sysctl("Keep timers where they are.", "kernel.timer_migration", 0)
-    )
+    return Issue("Timers may fire on another CPU.", sysctl("kernel.timer_migration", 0))
 
 
 @check(
@@ -200,6 +201,7 @@ def timer_migration(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.sched_autogroup_enabled is 1",
     source="sched(7), the autogroup feature",
+    solution="Switch the grouping off.",
     impact=time_lost_to(*SCHEDULED_OUT),
 )
 def sched_autogroup(host: Host) -> Outcome:
@@ -209,7 +211,7 @@ def sched_autogroup(host: Host) -> Outcome:
         return Pass("no session grouping")
     return Issue(
         "Sessions are scheduled as groups.",
-        sysctl("Switch the grouping off.", "kernel.sched_autogroup_enabled", 0),
+        sysctl("kernel.sched_autogroup_enabled", 0),
     )
 
 
@@ -220,6 +222,7 @@ def sched_autogroup(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.numa_balancing is not 0 on more than one node",
     source="tuned 2.28 network-latency: 0; kernel, Documentation/admin-guide/sysctl/kernel.rst",
+    solution="Switch balancing off and bind memory yourself.",
     impact=cost_of("page_fault", PER_FAULT),
     sample=vmstat,
 )
@@ -235,7 +238,7 @@ def numa_balancing(host: Host) -> Outcome:
         return Pass("memory stays where it is")
     return Issue(
         f"Memory is balanced over {len(host.topology.nodes)} nodes.",
-        sysctl("Switch balancing off and bind memory yourself.", "kernel.numa_balancing", 0),
+        sysctl("kernel.numa_balancing", 0),
         events_per_s=host.rate(vmstat, lambda counters: counters.get("numa_hint_faults", 0)),
     )
 
@@ -247,6 +250,7 @@ def numa_balancing(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.split_lock_mitigate is 1 on a CPU with split_lock_detect",
     source="kernel, Documentation/admin-guide/sysctl/kernel.rst, split_lock_mitigate",
+    solution="Align the program's atomics; or switch the stall off.",
     impact=OF_THE_PROGRAM,
 )
 def split_lock_mitigate(host: Host) -> Outcome:
@@ -265,6 +269,6 @@ def split_lock_mitigate(host: Host) -> Outcome:
         return Pass("split locks are not punished")
     return Issue(
         "A task with a split lock is stalled.",
-        sysctl("Align the program's atomics; or switch the stall off.", "kernel.split_lock_mitigate", 0,
+        sysctl("kernel.split_lock_mitigate", 0,
                warning="Any program can then slow the whole machine down with split locks."),
     )  # fmt: skip

@@ -28,6 +28,7 @@ _VIRTUAL: Final = ("loop", "zram", "ram", "dm-", "md")
     Area.STORAGE,
     rule="scheduler bfq or cfq on a device that does not rotate",
     source="kernel, Documentation/block/bfq-iosched.rst",
+    solution="Use no scheduler.",
     impact=waiting_for("io"),
 )
 def io_scheduler(host: Host) -> Outcome:
@@ -49,7 +50,6 @@ def io_scheduler(host: Host) -> Outcome:
     return Issue(
         f"{', '.join(f'{disk} uses {name}' for disk, name in wrong.items())}.",
         Fix(
-            "Use no scheduler.",
             tuple(
                 Command(
                     f"echo none > {shown(f'sys/block/{d}/queue/scheduler')}", f"sys/block/{d}/queue/scheduler"
@@ -68,6 +68,7 @@ def io_scheduler(host: Host) -> Outcome:
     Area.STORAGE,
     rule="PSI io some avg10 > 5 %; high when full avg10 > 1 % too",
     source="judgement; kernel, Documentation/accounting/psi.rst",
+    solution="Find what reads and writes, and log to memory in hot programs.",
     impact=waiting_for("io"),
 )
 def io_pressure(host: Host) -> Outcome:
@@ -78,9 +79,7 @@ def io_pressure(host: Host) -> Outcome:
         return Pass(f"{found.some_avg10:.2f} % of the last 10 s")
     return Issue(
         f"In {found.some_avg10:.1f} % of the last 10 s a task waited for a disk.",
-        run(
-            "Find what reads and writes, and log to memory in hot programs.", "pidstat -d 1 5", privilege=None
-        ),
+        run("pidstat -d 1 5", privilege=None),
         severity=Severity.HIGH if (found.full_avg10 or 0) > 1 else None,
     )
 
@@ -92,6 +91,7 @@ def io_pressure(host: Host) -> Outcome:
     Area.STORAGE,
     rule="the device of the root file system is rotational",
     source="performance guide: SSD",
+    solution="Use a solid-state disk.",
     impact=waiting_for("io"),
     scope=Scope.MACHINE,
 )
@@ -115,7 +115,7 @@ def disk_rotational(host: Host) -> Outcome:
         raise garbage(path, str(rotates), "0 or 1")
     if rotates == 0:
         return Pass(f"it does not rotate{claim}")
-    return Issue(f"Device {number} rotates.", Fix("Use a solid-state disk.", privilege=None))
+    return Issue(f"Device {number} rotates.", Fix(privilege=None))
 
 
 def _disk_of(view: HostView, number: str) -> str:
@@ -133,6 +133,7 @@ def _disk_of(view: HostView, number: str) -> str:
     Area.STORAGE,
     rule="99th percentile of write and fsync of 4 KiB below --storage DIR > 10 ms",
     source="judgement; fsync(2)",
+    solution="Log to memory (tmpfs) in hot programs, or write and sync in a thread of its own.",
     impact=cost_of("fsync_p99", PER_FSYNC),
     scope=Scope.PROCESS,
     needs=(FSYNC,),
@@ -146,7 +147,5 @@ def fsync_cost(host: Host) -> Outcome:
         return Pass(f"99 of 100 take at most {shown_cost}")
     return Issue(
         f"One fsync of 100 takes {shown_cost} or more.",
-        Fix(
-            "Log to memory (tmpfs) in hot programs, or write and sync in a thread of its own.", privilege=None
-        ),
+        Fix(privilege=None),
     )

@@ -50,6 +50,7 @@ def _x86_flags(host: Host) -> dict[int, frozenset[str]] | None:
     rule="the calibration just made is not valid (degraded: medium), disagrees with the saved one of this boot "
     "beyond both uncertainties, or is > 1 ppm off the stated rate beyond its rounding",
     source="judgement",
+    solution="Calibrate for longer on a quiet machine, then watch it.",
     impact=BLINDS,
     scope=Scope.PROCESS,
     needs=("measurements",),
@@ -63,7 +64,7 @@ def tsc_calibration(host: Host) -> Outcome:
         raise UnobservableError(measured.reasons.get("fit", "not measured"))
     if fit.source == "os":
         raise UnobservableError(f"no tick counter is used: {fit.source_reason}")
-    again = run("Calibrate for longer on a quiet machine, then watch it.", "cfctl calibrate --duration 1s",
+    again = run("cfctl calibrate --duration 1s",
                 "cfctl calibrate --watch", privilege=None)  # fmt: skip
     host.saw(f"calibration of {fit.source}, Hz", round(fit.estimate_hz, 1))
     if fit.verdict != "valid":
@@ -110,6 +111,7 @@ def _rate_error(ppb: float, method: str, uncertainty_ppb: float | None = None) -
     Area.CLOCK,
     rule="constant_tsc or nonstop_tsc is missing on any CPU",
     source="Intel SDM volume 3, 18.17.1 Invariant TSC; kernel, arch/x86/kernel/tsc.c",
+    solution="Measure with CLOCK_MONOTONIC on this CPU (cfctl calibrate --reference monotonic).",
     impact=not_measurable("how far a rate that changes is off at a moment can not be known"),
     scope=Scope.MACHINE,
 )
@@ -130,7 +132,8 @@ def tsc_not_invariant(host: Host) -> Outcome:
         else "Measure with CLOCK_MONOTONIC on this CPU (cfctl calibrate --reference monotonic)."
     )
     return Issue(
-        f"{', '.join(missing)} missing on CPU {format_cpu_list(lacking)}.", Fix(solution, privilege=None)
+        f"{', '.join(missing)} missing on CPU {format_cpu_list(lacking)}.",
+        Fix(privilege=None, solution=solution),
     )
 
 
@@ -141,6 +144,7 @@ def tsc_not_invariant(host: Host) -> Outcome:
     Area.CLOCK,
     rule="an invariant TSC is not among the available clocksources, or the log marks it unstable",
     source="kernel, kernel/time/clocksource.c, clocksource watchdog",
+    solution="Check firmware and the log; do not force tsc=reliable before TSC_CPU_SKEW passes.",
     impact=cost_of("monotonic", PER_READ, less="tick"),
     scope=Scope.MACHINE,
 )
@@ -160,7 +164,6 @@ def tsc_unstable(host: Host) -> Outcome:
     return Issue(
         "The kernel marked the TSC unstable." if marked else "The TSC is invariant, but no clocksource.",
         run(
-            "Check firmware and the log; do not force tsc=reliable before TSC_CPU_SKEW passes.",
             "dmesg | grep -i -e tsc -e clocksource",
         ),
     )
@@ -188,6 +191,7 @@ def _unstable_in_log(host: Host) -> bool | None:
     Area.CLOCK,
     rule="an offset between CPUs > 100 ns and beyond the bound of the measurement, or time seen going back",
     source="judgement",
+    solution="Keep producer and consumer on one socket, or take times with CLOCK_MONOTONIC.",
     impact=BLINDS,
     scope=Scope.MACHINE,
     needs=("measurements",),
@@ -206,7 +210,7 @@ def tsc_cpu_skew(host: Host) -> Outcome:
     host.saw(
         f"tick counters of {pair}, ns apart", worst, f"{worst:.0f} +-{bound:.0f} ns, {offsets.warps} warps"
     )
-    fix = Fix("Keep producer and consumer on one socket, or take times with CLOCK_MONOTONIC.", privilege=None)
+    fix = Fix(privilege=None)
     if offsets.warps:
         return Issue(
             f"Time was seen going back between CPUs {offsets.warps} times.", fix, scope=Scope.PROCESS
