@@ -86,8 +86,13 @@ class Impact:
         if events_per_s is None or self.ns_per_s is not None or self.cost.value is None:
             return self
         lost = self.cost.value * events_per_s
-        method = f"{self.cost.method or 'measured'}; {events_per_s:.0f} in a second here"
+        often = f"{_rate(events_per_s)} in a second here" if events_per_s else "none in the interval here"
+        method = f"{self.cost.method or 'measured'}; {often}"
         return Impact(replace(self.cost, method=method), lost, self.is_bound)
+
+
+def _rate(events_per_s: float) -> str:
+    return f"{events_per_s:.0f}" if events_per_s >= 10 else f"{events_per_s:.2g}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def _render(document: Diagnosis, console: Console, *, show_all: bool) -> None:
     for result in low:
         text = f"{result.id}  {_WHOSE[result.actor] if result.actor else ''}: {safe_text(result.description, _MAX_TEXT)}"
         if cost := _cost(result):
-            text += f" Costs {cost}."
+            text += f" Cost: {cost}."
         _lines(console, text, first="  ", rest="    ")
     for status, heading in (
         (Status.ERROR, "Checks that failed themselves"),
@@ -216,7 +216,7 @@ def _cost_with_method(result: CheckResult) -> str | None:
         words = f"{words}: {_amount(impact.value, impact.unit)}"
     error = f" +- {format_quantity(impact.uncertainty, 'ns')}" if impact.uncertainty else ""
     second = ""
-    if result.impact_ns_per_s is not None and impact.unit != PER_SECOND:
+    if result.impact_ns_per_s and impact.unit != PER_SECOND:
         second = f", {_amount(result.impact_ns_per_s, PER_SECOND)}"
     return f"{words}{error}{second}; {impact.method}"
 
@@ -234,6 +234,8 @@ def _grouped(document: Diagnosis, console: Console, status: Status, heading: str
 
 
 def _passes(document: Diagnosis, console: Console) -> None:
+    if not document.counts["pass"]:
+        return
     console.print(Text(f"\nPassed ({document.counts['pass']})", style="bold"))
     for result in document.checks:
         if result.status is Status.PASS:

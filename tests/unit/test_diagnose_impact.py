@@ -99,7 +99,9 @@ def test_a_cost_beyond_another_carries_both_errors() -> None:
 def test_events_that_a_check_counted_make_a_cost_a_loss() -> None:
     fault = Impact(Measurement(1500.0, PER_FAULT, method="median"))
     assert fault.at_rate(1000.0).ns_per_s == 1.5e6
-    assert "1000 in a second" in str(fault.at_rate(1000.0).cost.method)
+    assert "1e+03" not in str(fault.at_rate(1000.0).cost.method)
+    assert "0.5 in a second" in str(fault.at_rate(0.5).cost.method)
+    assert "none in the interval" in str(fault.at_rate(0.0).cost.method)
     assert fault.at_rate(None) is fault
     missing = Impact(Measurement.missing(PER_FAULT, "no core"))
     assert missing.at_rate(10.0) is missing

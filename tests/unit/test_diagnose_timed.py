@@ -32,6 +32,9 @@ def test_an_effect_is_the_median_of_differences_with_half_their_range() -> None:
     found = effect_of([(10.0, 4.0), (12.0, 7.0), (30.0, 20.0)], 300, "ns/wake-up", "with less without", 5e3)
     assert (found.before_ns, found.after_ns) == (12.0, 7.0)
     assert (found.gain.value, found.gain.uncertainty, found.gain.sample_count) == (6.0, 2.5, 300)
+    disturbed = [(10.0, 4.0), (12.0, 7.0), (30.0, 20.0), (9e6, 1.0), (11.0, 4.0)]
+    gain = effect_of(disturbed, 5, "ns/wake-up", "with less without", 5e3).gain
+    assert (gain.value, gain.uncertainty) == (7.0, 2.0)
 
 
 def test_one_cpu_has_no_migration_and_a_reason() -> None:
