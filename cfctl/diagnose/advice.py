@@ -11,6 +11,7 @@ from cfctl.host.view import HostView, UnreadableError
 if TYPE_CHECKING:
     from cfctl.host.environment import Environment
 
+SYSTEMD: Final = "run/systemd/system"
 SYSCTL_FILE: Final = "/etc/sysctl.d/90-cfctl.conf"
 
 
@@ -66,13 +67,21 @@ def boot(parameters: str, warning: str | None = None, solution: str | None = Non
     return Fix((), (kernel_parameter(parameters),), warning, solution=solution)
 
 
+def in_unit(setting: str) -> Command:
+    """Return the instruction to add a setting to the program's unit, where systemd runs."""
+    return Command(f"{setting} in the [Service] section of the program's systemd unit", SYSTEMD)
+
+
 def run(
-    *now: str, persist: tuple[str, ...] = (), privilege: str | None = "root", solution: str | None = None
+    *now: str | Command,
+    persist: tuple[str | Command, ...] = (),
+    privilege: str | None = "root",
+    solution: str | None = None,
 ) -> Fix:
     """Return the fix that runs programs."""
     return Fix(
-        tuple(Command(text) for text in now),
-        tuple(Command(text) for text in persist),
+        tuple(Command(each) if isinstance(each, str) else each for each in now),
+        tuple(Command(each) if isinstance(each, str) else each for each in persist),
         privilege=privilege,
         solution=solution,
     )

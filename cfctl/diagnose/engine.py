@@ -111,6 +111,7 @@ class Check:
             self.threshold,
             self.needs,
             self.solution,
+            self.impact.what,
         )
 
 

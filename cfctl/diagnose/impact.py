@@ -48,6 +48,7 @@ HUGE_FAULT: Final = "huge_fault"
 PAUSE: Final = "pause"
 MIGRATION: Final = "migration"
 CACHE_LINE: Final = "cache_line"
+SIBLING: Final = "sibling"
 FSYNC: Final = "fsync"
 GIL: Final = "gil_hand_over"
 COLLECTION: Final = "gc_collection"
@@ -99,9 +100,10 @@ def _rate(events_per_s: float) -> str:
 class ImpactSource:
     """Where a check's cost comes from: the probe that must run or the counters to compare, and how to read it.
 
-    `measure` raises UnobservableError with the reason when there is no number.
+    `measure` raises UnobservableError with the reason when there is no number; `what` says which number it is.
     """
 
+    what: str
     measure: Callable[[Host], Impact]
     probe: str | None = None
     sample: Sample | None = None
@@ -120,7 +122,7 @@ def not_measurable(reason: str) -> ImpactSource:
     def measure(host: Host) -> Impact:  # noqa: ARG001
         raise UnobservableError(reason)
 
-    return ImpactSource(measure)
+    return ImpactSource(f"not measured: {reason}", measure)
 
 
 def time_lost_to(*causes: str) -> ImpactSource:
@@ -139,7 +141,7 @@ def time_lost_to(*causes: str) -> ImpactSource:
         error = total / count**0.5 if count else None
         return Impact(Measurement(total, PER_SECOND, error, count, method.rstrip("; ")), total, True)
 
-    return ImpactSource(measure, JITTER)
+    return ImpactSource(f"at most what a busy loop loses to {' and '.join(causes)}", measure, JITTER)
 
 
 def gain_of(effect: str) -> ImpactSource:
@@ -155,7 +157,7 @@ def gain_of(effect: str) -> ImpactSource:
         told = gain.value is not None and gain.value > (gain.uncertainty or 0.0)
         return Impact(gain, gain.value * found.events_per_s if told and gain.value else None)
 
-    return ImpactSource(measure, effect)
+    return ImpactSource(f"what an event gains in runs with and without it (probe {effect})", measure, effect)
 
 
 def cost_of(
@@ -181,7 +183,7 @@ def cost_of(
             cost = Measurement(
                 found.value, unit, found.uncertainty, found.sample_count, f"{operation}: {found.method}"
             )
-            return Impact(cost, None, is_bound)
+            return Impact(cost, found.value if unit == PER_SECOND else None, is_bound)
         base = _cost(measurements, less)
         assert base.value is not None
         error = (found.uncertainty or 0.0) + (base.uncertainty or 0.0)
@@ -189,7 +191,9 @@ def cost_of(
         cost = Measurement(found.value - base.value, unit, error, found.sample_count, method)
         return Impact(cost, None, is_bound)
 
-    return ImpactSource(measure, _PROBES.get(operation, operation))
+    beyond = f" less {less}" if less else ""
+    what = f"{'at most ' if is_bound else ''}the cost of {operation}{beyond}, {unit}"
+    return ImpactSource(what, measure, _PROBES.get(operation, operation))
 
 
 def _cost(measurements: Measurements, operation: str) -> Measurement:
@@ -215,7 +219,7 @@ def waiting_for(resource: str) -> ImpactSource:
         waited = max(0, change.after[resource] - change.before[resource]) * 1000 / change.seconds
         return observed(waited, f"{what} (PSI, sum over {change.seconds:.1f} s)", is_bound=True)
 
-    return ImpactSource(measure, sample=stall_totals_us)
+    return ImpactSource(f"at most the {what}", measure, sample=stall_totals_us)
 
 
 def stopped_by_quota() -> ImpactSource:
@@ -227,7 +231,7 @@ def stopped_by_quota() -> ImpactSource:
         method = f"throttled time of the group over {change.seconds:.1f} s (cpu.stat)"
         return Impact(Measurement(lost, PER_SECOND, None, None, method), lost)
 
-    return ImpactSource(measure, sample=cpu_throttling)
+    return ImpactSource("the time the group was throttled", measure, sample=cpu_throttling)
 
 
 def throttled_for_heat() -> ImpactSource:
@@ -239,7 +243,7 @@ def throttled_for_heat() -> ImpactSource:
         lost = max(0, max(rises, default=0)) * 1e6 / change.seconds
         return observed(lost, f"time throttled over {change.seconds:.1f} s", 1e6 / change.seconds)
 
-    return ImpactSource(measure, sample=thermal_times_ms)
+    return ImpactSource("the time the CPU was throttled for heat", measure, sample=thermal_times_ms)
 
 
 def error_of(value_ns: float, event: str, method: str, uncertainty: float | None = None) -> Impact:
@@ -263,5 +267,5 @@ REFUSES: Final = not_measurable("it does not slow the program down, it makes it 
 BLINDS: Final = not_measurable("it costs knowledge, not time")
 OF_THE_PROGRAM: Final = not_measurable("it depends on the program's own accesses")
 OTHER_SIDE: Final = not_measurable("a second host would have to answer")
-SEEN_BY_CHECK: Final = not_measurable("the check saw no loss")
+SEEN_BY_CHECK: Final = replace(not_measurable("the check saw no loss"), what="what the check itself counts")
 NOT_YET: Final = not_measurable("it costs nothing until it happens")

@@ -49,16 +49,17 @@ def measure_loopback(duration_ns: int, *, polls: bool = False) -> UseLatency:
     neither sleeps while it waits, which takes two CPUs whole. Raises UnobservableError without a
     loopback or when the other process does not answer.
     """
-    before, start_ns = _usage(), time.monotonic_ns()
     try:
         with _echo(polls) as port, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.connect(("127.0.0.1", port))
             sock.settimeout(0 if polls else _TIMEOUT_S)
+            before, start_ns = _usage(), time.monotonic_ns()
             samples = _round_trips(sock, start_ns + duration_ns)
+            rise, wall_ns = _rise(before, _usage()), time.monotonic_ns() - start_ns
             sock.send(b"")
     except OSError as error:
         raise UnobservableError("The loopback can not be measured.", os_error_reason(error)) from error
-    load = thread_load(_rise(before, _usage()), time.monotonic_ns() - start_ns)
+    load = thread_load(rise, wall_ns)
     distribution = from_native(_as_native(samples), "ns", 1.0, 1.0)
     latency = CpuLatency(None, distribution, load.contaminated, load.contamination)
     return UseLatency(

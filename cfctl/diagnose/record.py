@@ -204,6 +204,7 @@ class CheckDescription:
     threshold: Threshold
     needs: tuple[str, ...]
     solution: str
+    cost: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,10 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
-from cfctl.diagnose.impact import CACHE_LINE, COLLECTION, FSYNC, GIL, HUGE_FAULT, MIGRATION, PAUSE
+from cfctl.diagnose.impact import CACHE_LINE, COLLECTION, FSYNC, GIL, HUGE_FAULT, MIGRATION, PAUSE, SIBLING
 from cfctl.diagnose.order_statistics import quantile_ranks
 from cfctl.diagnose.storage_probe import refuse_memory
 from cfctl.errors import UnobservableError, os_error_reason
@@ -31,6 +32,7 @@ _PAUSES: Final = 60
 _PAUSE_S: Final = 0.005
 # About 50 us on a CPU of these years.
 _WORK: Final = 1000
+_TURNS: Final = 7
 _MOVES: Final = 60
 # More than a first-level cache, less than a second-level one.
 _WORKING_SET: Final = 256 << 10
@@ -126,6 +128,35 @@ def _on_own_cpus() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+def sibling(cpus: Sequence[int], storage: str | None) -> Costs:  # noqa: ARG001
+    """Return what of each second of work a busy sibling thread of the core takes: 0.5 s."""
+    from cfctl.host.topology import topology
+    from cfctl.host.view import HostView
+
+    cores = [[cpu for cpu in core if cpu in cpus] for core in topology(HostView()).cores]
+    pair = next((core[:2] for core in cores if len(core) > 1), None)
+    if pair is None:
+        raise UnobservableError("no two threads of one core are known here")
+    return {SIBLING: lost_beside(pair[0], pair[1])}
+
+
+def lost_beside(cpu: int, other: int) -> Measurement:
+    """Return what of each second work on one CPU loses while another CPU is busy, ns/s."""
+    from cfctl.diagnose.awake import kept_awake
+
+    lost = []
+    with _on_own_cpus():
+        os.sched_setaffinity(0, {cpu})
+        for _ in range(_TURNS):
+            alone_ns = min(_work_ns() for _ in range(_PAUSES))
+            with kept_awake((other,)):
+                beside_ns = min(_work_ns() for _ in range(_PAUSES))
+            lost.append((1 - alone_ns / beside_ns) * 1e9)
+    return replace(
+        median_of(lost, f"fastest of {_PAUSES} turns beside a busy sibling against alone"), unit="ns/s"
+    )
 
 
 def cache_line(cpus: Sequence[int], storage: str | None) -> Costs:  # noqa: ARG001
@@ -225,6 +256,6 @@ def _syncs(fd: int) -> Iterator[int]:
 
 # What can be asked for in a plan, by the name of the probe.
 TIMED: Final[dict[str, Callable[[Sequence[int], str | None], Costs]]] = {
-    HUGE_FAULT: huge_fault, PAUSE: pause, MIGRATION: migration, CACHE_LINE: cache_line, FSYNC: fsync,
+    HUGE_FAULT: huge_fault, PAUSE: pause, SIBLING: sibling, MIGRATION: migration, CACHE_LINE: cache_line, FSYNC: fsync,
     GIL: gil_hand_over, COLLECTION: gc_collection,
 }  # fmt: skip

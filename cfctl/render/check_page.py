@@ -39,6 +39,7 @@ def _page(page: CheckPage, console: Console) -> None:
     _labelled(console, "issue if", check.threshold.rule)
     _labelled(console, "source", check.threshold.source)
     _labelled(console, "solution", check.solution)
+    _labelled(console, "costs", check.cost)
     _labelled(console, "needs", ", ".join(check.needs) or "nothing but the files of the host")
     for number, source in enumerate(page.reads[:_MAX_READS]):
         _labelled(console, "" if number else "reads", source)

@@ -79,9 +79,21 @@ def test_a_cost_of_this_machine_is_measured_or_has_its_reason(name: str) -> None
     except UnobservableError as error:
         pytest.skip(str(error))
     assert found
-    assert all(cost.value is not None and cost.unit == "ns" and cost.method for cost in found.values())
+    assert all(
+        cost.value is not None and cost.unit in {"ns", "ns/s"} and cost.method for cost in found.values()
+    )
     assert (threading.active_count(), os.sched_getaffinity(0)) == (threads, allowed)
     assert gc.isenabled()
+
+
+@pytest.mark.host
+@pytest.mark.skipif(len(CPUS) < 2, reason="it needs a second CPU")
+def test_what_a_busy_neighbour_takes_is_a_part_of_each_second() -> None:
+    found = timed.lost_beside(CPUS[0], CPUS[1])
+    assert found.value is not None
+    assert found.value < 1e9
+    assert found.unit == "ns/s"
+    assert os.sched_getaffinity(0) == set(CPUS)
 
 
 @pytest.mark.host

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cfctl.diagnose.advice import Command, Fix, boot, kernel_parameter, run, write
+from cfctl.diagnose.advice import SYSTEMD, Command, Fix, boot, kernel_parameter, run, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
 from cfctl.diagnose.impact import BLINDS, PER_READ, PER_WAKEUP, cost_of, error_of, not_measurable
 from cfctl.diagnose.record import Area, Scope
@@ -121,8 +121,17 @@ def clock_unsynced(host: Host) -> Outcome:
     clock = _discipline(host)
     if not _is_unsynced(clock):
         return Pass(f"synchronised, maximum error {clock.max_error_us} us")
-    start = "systemctl enable --now chronyd" if host.view.exists("run/systemd/system") else "chronyd"
-    solution = "Run an NTP or PTP client"
+    client = "usr/sbin/chronyd"
+    start = (
+        Command("systemctl enable --now chronyd", client)
+        if host.view.exists(SYSTEMD)
+        else Command("chronyd", client)
+    )
+    solution = (
+        "Run an NTP or PTP client"
+        if host.view.exists(client)
+        else "Install and run an NTP or PTP client (chrony)"
+    )
     if host.environment.is_guest and host.view.exists("dev/ptp0"):
         solution += ", with the hypervisor's clock as reference (chrony: refclock PHC /dev/ptp0 poll 2)"
     return Issue(

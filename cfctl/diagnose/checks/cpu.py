@@ -12,10 +12,11 @@ from cfctl.diagnose.impact import (
     IDLE,
     MIGRATION,
     PER_MIGRATION,
+    PER_SECOND,
     SCHEDULED_OUT,
+    SIBLING,
     cost_of,
     gain_of,
-    not_measurable,
     throttled_for_heat,
     time_lost_to,
 )
@@ -143,7 +144,7 @@ def cpu_haltpoll_off(host: Host) -> Outcome:
     rule="SMT is active and a sibling of a target CPU is online",
     source="tuned 2.28 realtime; Red Hat Enterprise Linux for Real Time, tuning guide",
     solution="Switch SMT off, or keep the siblings of the target CPUs idle.",
-    impact=not_measurable("it depends on what the sibling runs"),
+    impact=cost_of(SIBLING, PER_SECOND, is_bound=True),
     scope=Scope.MACHINE,
 )
 def smt_active(host: Host) -> Outcome:

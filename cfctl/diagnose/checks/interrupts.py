@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cfctl.diagnose.advice import Command, Fix, run, sysctl, write
+from cfctl.diagnose.advice import SYSTEMD, Command, Fix, run, sysctl, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
 from cfctl.diagnose.impact import (
     DEVICE_IRQ,
@@ -144,7 +144,7 @@ def irqbalance(host: Host) -> Outcome:
     return Issue(
         f"irqbalance runs without a ban on isolated CPU {format_cpu_list(isolated)}.",
         run(
-            "systemctl disable --now irqbalance",
+            Command("systemctl disable --now irqbalance", SYSTEMD),
             persist=(
                 f"echo 'IRQBALANCE_BANNED_CPULIST={format_cpu_list(isolated)}' >> /etc/default/irqbalance",
             ),

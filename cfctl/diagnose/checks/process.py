@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cfctl.diagnose.advice import Command, Fix, run, sysctl
+from cfctl.diagnose.advice import Command, Fix, in_unit, run, sysctl
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
 from cfctl.diagnose.impact import (
     BLINDS,
@@ -122,7 +122,7 @@ def rttime_limit(host: Host) -> Outcome:
         return Pass("unlimited")
     return Issue(
         f"A real-time thread may run {limit / 1e6:g} s without blocking.",
-        run(persist=("LimitRTTIME=infinity in the program's systemd unit",), privilege=None),
+        run(persist=(in_unit("LimitRTTIME=infinity"),), privilege=None),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cfctl.diagnose.advice import Fix, run
+from cfctl.diagnose.advice import Fix, in_unit, run
 from cfctl.diagnose.engine import Issue, Outcome, Pass, check
 from cfctl.diagnose.impact import (
     MIGRATION,
@@ -132,7 +132,7 @@ def affinity_unpinned(host: Host) -> Outcome:
     return Issue(
         f"Process {pid} may run on CPU {format_cpu_list(allowed)}.",
         run(f"taskset -cp {allowed[-1]} {pid}",
-            persist=("CPUAffinity= in the program's systemd unit",), privilege=None),
+            persist=(in_unit(f"CPUAffinity={allowed[-1]}"),), privilege=None),
         events_per_s=host.rate(migrations, lambda count: count),
     )  # fmt: skip
 

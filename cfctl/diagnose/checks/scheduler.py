@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cfctl.diagnose.advice import Command, Fix, boot, run, sysctl
+from cfctl.diagnose.advice import Command, Fix, boot, in_unit, run, sysctl
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
 from cfctl.diagnose.impact import (
     NEEDS_OTHER_SETTING,
@@ -171,7 +171,7 @@ def timer_slack(host: Host) -> Outcome:
         f"Timers of {whose} may fire {slack / 1000:g} us late.",
         run(
             *now,
-            persist=("TimerSlackNSec=1 in the [Service] section of the program's systemd unit",),
+            persist=(in_unit("TimerSlackNSec=1"),),
             privilege="root" if now else None,
         ),
     )
