@@ -28,6 +28,7 @@ NOT_WANTED: Final = "not asked for (--quick, --no-measure)"
 NOT_NEEDED: Final = "no check found anything to measure"
 
 _STATUS_ORDER: Final = (Status.ISSUE, Status.ERROR, Status.UNOBSERVABLE, Status.NOT_APPLICABLE, Status.PASS)
+_SEEN: Final = (Status.ISSUE, Status.PASS)
 _ACTOR_ORDER: Final = (Actor.YOU, Actor.HOST_OPERATOR, Actor.INFORMATIONAL, None)
 
 
@@ -252,5 +253,11 @@ def judged(
         return Verdict.INCONCLUSIVE, f"required and not observed: {', '.join(unseen)}"
     if budget is not None and budget.verdict is Verdict.INCONCLUSIVE:
         return Verdict.INCONCLUSIVE, f"the target can not be judged: {budget.reason}"
+    blind = [result for result in by_id.values() if result.is_unseen]
+    if blind and not any(result.status in _SEEN for result in by_id.values()):
+        return (
+            Verdict.INCONCLUSIVE,
+            f"nothing was observed: {len(blind)} of {len(by_id)} checks could not see",
+        )
     met = "the target is met, " if budget is not None else ""
     return Verdict.PASS, f"{met}no issue at or above {fail_on} that you can fix"

@@ -86,12 +86,16 @@ def _budget(budget: Budget, console: Console) -> int:
         whole = "the time lost" if remedy.unit == PER_SECOND else "the excess"
         used += _lines(
             console,
-            f"Largest part you can fix: {remedy.check_id}, {saving}, {remedy.share_ratio:.0%} of {whole}. "
+            f"Largest part you can fix: {remedy.check_id}, {saving}, {_share(remedy.share_ratio)} of {whole}. "
             f"{safe_text(remedy.solution, _MAX_TEXT)}",
         )
     elif budget.verdict is not Verdict.PASS:
         used += _lines(console, f"What can be fixed: {budget.remedy_reason}.")
     return used
+
+
+def _share(ratio: float) -> str:
+    return "less than 1%" if 0 < ratio < 0.01 else f"{ratio:.0%}"
 
 
 def _verdict_line(line: str, verdict: Verdict, console: Console) -> int:

@@ -56,10 +56,18 @@ def test_what_others_must_fix_does_not_fail(actor: Actor) -> None:
 
 @pytest.mark.parametrize("status", [Status.UNOBSERVABLE, Status.ERROR])
 def test_what_is_not_seen_counts_only_when_it_is_required(status: Status) -> None:
-    results = [result("A", status=status)]
+    results = [result("A", status=status), result("B", status=Status.PASS)]
     assert judged(results, Severity.LOW)[0] is Verdict.PASS
     assert judged(results, Severity.LOW, ("A",))[0] is Verdict.INCONCLUSIVE
     assert judged([], Severity.LOW, ("A",))[0] is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("status", [Status.UNOBSERVABLE, Status.ERROR])
+def test_a_host_of_which_nothing_is_seen_is_not_judged(status: Status) -> None:
+    others = [result("B", status=Status.NOT_APPLICABLE), result("C", status=status)]
+    verdict, reason = judged([result("A", status=status), *others], Severity.LOW)
+    assert verdict is Verdict.INCONCLUSIVE
+    assert reason == "nothing was observed: 2 of 3 checks could not see"
 
 
 def test_a_required_check_that_does_not_apply_is_satisfied() -> None:

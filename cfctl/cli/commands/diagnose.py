@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,13 +10,11 @@ from cfctl import config
 from cfctl.cli.cpu_list import cpu_list_option
 from cfctl.cli.exit_codes import ExitCode
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, message
+from cfctl.cli.progress import step_line
 from cfctl.cli.typer_app import command_group
 from cfctl.errors import InputError
 from cfctl.records import Severity, Verdict
 from cfctl.units import parse_time_ns
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 app = command_group("What on this host costs latency, whose it is, and what exactly fixes it.")
 
@@ -156,11 +152,8 @@ def latency(
         message(
             f"A PM QoS limit of {pm_qos} us is asked for (/dev/cpu_dma_latency) while its effect is measured."
         )
-    progress = _progress()
-    try:
-        diagnosis = diagnose(request, progress=progress)
-    finally:
-        progress("")
+    with step_line() as show:
+        diagnosis = diagnose(request, progress=show)
     out.emit(diagnosis, render_all if show_all or only is not None else render)
     if diagnosis.verdict is Verdict.FAIL:
         raise typer.Exit(ExitCode.FINDING)
@@ -261,11 +254,8 @@ def fix(
         only=_names(only),
         skip=_names(skip),
     )
-    progress = _progress()
-    try:
-        diagnosis = diagnose(request, progress=progress)
-    finally:
-        progress("")
+    with step_line() as show:
+        diagnosis = diagnose(request, progress=show)
     view = HostView() if sysroot == "/" else open_captured(sysroot).now
     script = fix_script(diagnosis, view, __version__)
     if out.path is None:
@@ -313,15 +303,3 @@ def host(
     out.emit(report, render)
     if report.verdict is Verdict.FAIL:
         raise typer.Exit(ExitCode.FINDING)
-
-
-def _progress() -> Callable[[str], None]:
-    """Return a function that shows what is being done on one line of a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        return lambda _: None
-
-    def show(text: str) -> None:
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()
-
-    return show
