@@ -363,3 +363,130 @@ def process_hlc() -> Hlc:
 
 def process_hlc_initialise(node: int, max_offset_ns: int, /) -> None:
     """Give this process's clock its node id, 1 to 65535."""
+
+# The bus: rings, for one thread at a time each; used through cfctl.bus
+
+DISPATCHER_FIELDS: tuple[str, ...]
+
+@final
+class Message:
+    """A payload with its id (publisher << 48 | number) and stamps."""
+
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def id(self) -> int: ...
+    @property
+    def hlc(self) -> int: ...
+    @property
+    def published_tick(self) -> int: ...
+    @property
+    def received_tick(self) -> int: ...
+    @property
+    def extended(self) -> bool:
+        """Return whether the payload starts with an extension."""
+
+@final
+class RingPublisher:
+    """The writing end of a ring. Raises OSError when its files can not be made."""
+
+    def __new__(
+        cls,
+        directory: str,
+        topic: bytes,
+        capacity: int,
+        slot_bytes: int,
+        arena_bytes: int,
+        overwrite: bool,
+        priority: int,
+        scheduled: bool,
+        spin_ns: int,
+        exhausted: Callable[[], BaseException],
+    ) -> RingPublisher: ...
+    def try_publish(self, data: Buffer, /) -> int:
+        """Publish at once and return the message's id; raises what `exhausted` returns when the ring is full.
+
+        ValueError for a payload too large or a closed publisher, OSError when the arena's space can not
+        be had.
+        """
+
+    def publish(self, data: Buffer, timeout_s: float | None = None, /) -> int:
+        """As try_publish, waiting for room: spins for `spin_ns`, then looks every 50 us."""
+
+    def publish_extended(self, data: Buffer, /) -> int:
+        """As try_publish, of a payload that starts with an extension."""
+
+    def publish_many(self, payloads: Sequence[bytes], /) -> int:
+        """Publish the items of a list or tuple until the ring is full; return how many."""
+
+    def counts(self) -> dict[str, int]:
+        """Return published, rejected, orphaned, pending (for the slowest reader), high_water and readers."""
+
+    def close(self) -> None:
+        """Say that no more comes; idempotent."""
+
+    @property
+    def ring_id(self) -> int: ...
+    @property
+    def number(self) -> int:
+        """Return the publisher's number, 1 to 65535, which no other live ring of the directory has."""
+
+@final
+class RingSubscription:
+    """The reading ends of a topic's rings. `wait`: 0 spin, 1 adaptive, 2 park.
+
+    `hold` gets each Message with an extension and returns what is received instead, None to keep it back.
+    """
+
+    def __new__(
+        cls,
+        directory: str,
+        topic: bytes,
+        id: int,
+        wait: int,
+        spin_ns: int,
+        ordered: bool,
+        hold: Callable[[Message], Any],
+        gone: Callable[[], BaseException],
+    ) -> RingSubscription: ...
+    def try_recv(self) -> bytes | None:
+        """Return the next payload, None when there is none; raises what `gone` returns when it is closed."""
+
+    def try_recv_message(self) -> Any:
+        """Return the next Message or what `hold` returned, None when there is none."""
+
+    def recv(self, timeout_s: float | None = None, /) -> bytes | None:
+        """As try_recv, waiting, without the interpreter lock; None at the time-out."""
+
+    def recv_message(self, timeout_s: float | None = None, /) -> Any:
+        """As try_recv_message, waiting."""
+
+    def recv_many(self, most: int, /) -> list[bytes]:
+        """Return the payloads that are there, at most so many."""
+
+    def wait(self, timeout_s: float | None = None, /) -> None:
+        """Wait until there may be something to receive, at most 100 ms."""
+
+    def release(self, message: object, /) -> bool:
+        """Give the receiver a message that was held; False when the subscription is closed."""
+
+    def watermarks(self) -> dict[int, int]:
+        """Return, by publisher number, how many messages of its ring are taken; scheduled rings apart."""
+
+    def counts(self) -> dict[str, int]:
+        """Return copies = delivered + dropped + pending, damaged, high_water, oldest_tick (0: none),
+        rings and rings_refused."""
+
+    def close(self) -> bool:
+        """Leave the rings; False when it was closed."""
+
+    def __iter__(self) -> RingSubscription: ...
+    def __next__(self) -> bytes: ...
+
+@final
+class DispatcherRecord:
+    """A bus's dispatcher in the segment (kind "bus_dispatcher")."""
+
+    def __new__(cls, name: str) -> DispatcherRecord: ...
+    def add(self, values: tuple[float, ...], /) -> None:
+        """Add to the fields, in the order of DISPATCHER_FIELDS; the last two are raised to their value."""

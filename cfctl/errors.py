@@ -53,15 +53,15 @@ class StateError(CfctlError):
     """Raised when a state file or directory can not be read or written."""
 
 
-class ResourceExhausted(CfctlError):  # noqa: N818 - a word of the bus
+class ResourceExhausted(CfctlError):  # noqa: N818 - the word of the bus's vocabulary
     """Raised when a ring was full: nothing was accepted."""
 
 
-class SubscriptionNotFound(CfctlError):  # noqa: N818 - a word of the bus
+class SubscriptionNotFound(CfctlError):  # noqa: N818 - the word of the bus's vocabulary
     """Raised for a subscription that has ended, or never was this bus's."""
 
 
-class TemporalViolation(CfctlError):  # noqa: N818 - a word of the bus
+class TemporalViolation(CfctlError):  # noqa: N818 - the word of the bus's vocabulary
     """Raised when a deadline had passed before its message was published."""
 
 

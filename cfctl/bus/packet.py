@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from cfctl.temporal.stagger import QuantumOffset
 
 # The extension before the payload of a message that went through a dispatcher: deadline (Unix ns, 0 =
-# none), ticket, dependencies (count), priority, flags, padding; then the dependencies' ids.
-_EXTENSION: Final = struct.Struct("<QQHBB4x")
+# none), ticket, dependencies (count), priority, padding; then the dependencies' ids.
+_EXTENSION: Final = struct.Struct("<QQHB5x")
 _ID_BYTES: Final = 8
-_UNMET: Final = 1
 MAX_DEPENDENCIES: Final = 1000
 MAX_PRIORITY: Final = 255
+# A message id is publisher << 48 | number. Of a packet that went through a dispatcher the number is a
+# ticket, marked by its highest bit: packets leave by deadline, so tickets arrive in any order.
 _SEQUENCE_BITS: Final = 48
+_TICKET: Final = 1 << (_SEQUENCE_BITS - 1)
 
 
 @dataclass(slots=True)
@@ -71,7 +73,6 @@ class Extension(NamedTuple):
     ticket: int
     dependencies: tuple[int, ...]
     priority: int
-    unmet: bool
 
 
 def split_id(message_id: int) -> tuple[int, int]:
@@ -79,9 +80,24 @@ def split_id(message_id: int) -> tuple[int, int]:
     return message_id >> _SEQUENCE_BITS, message_id & ((1 << _SEQUENCE_BITS) - 1)
 
 
+def ticket_id(publisher: int, ticket: int) -> int:
+    """Return the message id of a publisher's ticket."""
+    return publisher << _SEQUENCE_BITS | _TICKET | ticket
+
+
 def join_id(publisher: int, sequence: int) -> int:
     """Return the message id of a publisher's number."""
     return publisher << _SEQUENCE_BITS | sequence
+
+
+def ticket_of(message_id: int) -> int:
+    """Return the ticket in a message id."""
+    return message_id & (_TICKET - 1)
+
+
+def is_ticket(message_id: int) -> bool:
+    """Return whether a message id is one of a packet that goes through a dispatcher."""
+    return bool(message_id & _TICKET)
 
 
 def encode(extension: Extension, data: Buffer) -> bytes:
@@ -91,7 +107,6 @@ def encode(extension: Extension, data: Buffer) -> bytes:
         extension.ticket,
         len(extension.dependencies),
         extension.priority,
-        _UNMET if extension.unmet else 0,
     )
     ids = struct.pack(f"<{len(extension.dependencies)}Q", *extension.dependencies)
     return b"".join((head, ids, data))
@@ -101,9 +116,9 @@ def decode(raw: bytes) -> tuple[Extension, bytes] | None:
     """Return the extension and the payload; None for bytes that are no such message."""
     if len(raw) < _EXTENSION.size:
         return None
-    deadline, ticket, count, priority, flags = _EXTENSION.unpack_from(raw)
+    deadline, ticket, count, priority = _EXTENSION.unpack_from(raw)
     start = _EXTENSION.size + count * _ID_BYTES
     if count > MAX_DEPENDENCIES or len(raw) < start:
         return None
     ids = struct.unpack_from(f"<{count}Q", raw, _EXTENSION.size)
-    return Extension(deadline or None, ticket, ids, priority, bool(flags & _UNMET)), raw[start:]
+    return Extension(deadline or None, ticket, ids, priority), raw[start:]

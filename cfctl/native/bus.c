@@ -42,3 +42,19 @@ const struct cf_kind cf_kind_bus_subscriber = {
     .field_count = sizeof received_fields / sizeof received_fields[0],
     .payload_bytes = sizeof(struct cf_bus_received),
 };
+
+#define COUNT(name, unit) FIELD(cf_bus_dispatched, name, unit, CF_MERGE_SUM),
+static const struct cf_field dispatched_fields[] = {
+    CF_BUS_DISPATCHER_COUNTS(COUNT){"cosines", "1", CF_FIELD_F64, CF_MERGE_SUM,
+                                    offsetof(struct cf_bus_dispatched, cosines), 1, 0},
+    {"sines", "1", CF_FIELD_F64, CF_MERGE_SUM, offsetof(struct cf_bus_dispatched, sines), 1, 0},
+    FIELD(cf_bus_dispatched, quantum_ns, "ns", CF_MERGE_MAX),
+    FIELD(cf_bus_dispatched, high_water, "1", CF_MERGE_MAX),
+};
+
+const struct cf_kind cf_kind_bus_dispatcher = {
+    .name = "bus_dispatcher",
+    .fields = dispatched_fields,
+    .field_count = sizeof dispatched_fields / sizeof dispatched_fields[0],
+    .payload_bytes = sizeof(struct cf_bus_dispatched),
+};

@@ -127,9 +127,12 @@ static void watch_forks(void) {
 }
 
 void cf_hold_file(struct cf_held_file *file, int fd) {
+    *file = (struct cf_held_file){.fd = fd};
+    if (fd < 0)
+        return;
     pthread_once(&held_once, watch_forks);
     pthread_mutex_lock(&held_lock);
-    *file = (struct cf_held_file){.fd = fd, .next = held};
+    file->next = held;
     if (held)
         held->previous = file;
     held = file;

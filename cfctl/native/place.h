@@ -35,14 +35,15 @@ void cf_place_boot_id(char *boot_id, size_t capacity);
 long cf_place_read(const char *path, char *buffer, size_t capacity);
 
 /* A descriptor that holds locks. A forked child closes it: the open file description is the
- * parent's, and a child that kept it would keep the parent's locks after the parent's death. */
+ * parent's, and a child that kept it would keep the parent's locks after the parent's death. A
+ * mapping made of it would do the same: map another description of the file. */
 struct cf_held_file {
     int fd; /* -1 when released, and in a forked child */
     struct cf_held_file *next, *previous;
 };
 
-/* Enters the descriptor into the process's list and owns it from then on. The struct must stay
- * where it is until it is released. Thread-safe. */
+/* Enters the descriptor into the process's list and owns it from then on; nothing for -1. The
+ * struct must stay where it is until it is released. Thread-safe. */
 void cf_hold_file(struct cf_held_file *file, int fd);
 
 /* Closes the descriptor and with it gives up its locks. Nothing for a released one. Thread-safe. */

@@ -64,7 +64,7 @@ struct cf_ring_header {
     char topic[CF_TOPIC_BYTES]; /* UTF-8 */
     char reserved1[512];
     uint64_t tail;        /* messages published */
-    uint64_t arena_floor; /* arena positions below may be overwritten (overwrite mode) */
+    uint64_t arena_floor; /* arena positions below may be overwritten */
     uint64_t rejected;
     uint64_t orphaned; /* dead readers that were taken from the gate */
     char reserved2[2016];
@@ -227,9 +227,8 @@ int cf_ring_writer_lives(const struct cf_ring_reader *reader);
 /* As cf_ring_peek, for a slot that does not hold the next message. */
 int cf_ring_peek_other(struct cf_ring_reader *reader, struct cf_ring_message *message);
 
-/* Copies the payload. In overwrite mode the copy may be torn: cf_ring_take tells. */
-void cf_ring_copy(const struct cf_ring_reader *reader, const struct cf_ring_message *message,
-                  void *into);
+/* Copies the payload. The copy may be torn: cf_ring_take tells. */
+void cf_ring_copy(const struct cf_ring_message *message, void *into);
 
 static inline const struct cf_ring_slot *cf_ring_slot_at(const struct cf_ring_reader *reader,
                                                          uint64_t index) {

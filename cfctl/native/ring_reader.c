@@ -143,8 +143,13 @@ int cf_ring_attach(struct cf_ring_reader *reader, int directory_fd, const char *
     int fd = openat(directory_fd, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
         return errno == ELOOP ? -EPERM : -errno;
-    cf_hold_file(&reader->file, fd);
-    int error = attach_open(reader, fd, topic, topic_bytes, subscription, since_raw_ns);
+    /* Not the description that is mapped: a mapping keeps its locks, also a forked child's. */
+    cf_hold_file(&reader->file,
+                 openat(directory_fd, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+    int error = reader->file.fd < 0
+                    ? -errno
+                    : attach_open(reader, fd, topic, topic_bytes, subscription, since_raw_ns);
+    close(fd);
     if (error != 0) {
         cf_release_file(&reader->file);
         *reader = (struct cf_ring_reader){.file.fd = -1};
@@ -254,13 +259,8 @@ int cf_ring_peek(struct cf_ring_reader *reader, struct cf_ring_message *message)
     return 1;
 }
 
-void cf_ring_copy(const struct cf_ring_reader *reader, const struct cf_ring_message *message,
-                  void *into) {
+void cf_ring_copy(const struct cf_ring_message *message, void *into) {
     size_t length = message->length;
-    if (message->flags & CF_MESSAGE_ARENA && !reader->overwrite) {
-        memcpy(into, message->payload, length);
-        return;
-    }
     const uint64_t *words = message->payload;
     uint64_t word = 0, before = 0;
     size_t i = 0;
@@ -282,8 +282,9 @@ void cf_ring_copy(const struct cf_ring_reader *reader, const struct cf_ring_mess
 }
 
 int cf_ring_take(struct cf_ring_reader *reader, const struct cf_ring_message *message) {
-    if (cf_unlikely(reader->overwrite)) {
-        cf_ring_fence(CF_RING_RECHECK_FENCE); /* Partner: the writer's fence after seq 0. */
+    if (cf_unlikely(reader->overwrite || message->flags & CF_MESSAGE_ARENA)) {
+        cf_ring_fence(
+            CF_RING_RECHECK_FENCE); /* Partner: the writer's fences before it overwrites. */
         int whole = __atomic_load_n(&message->slot->seq, CF_RING_SEQ_RECHECK) == message->seq;
         if (whole && message->flags & CF_MESSAGE_ARENA)
             whole = cf_load_relaxed(&reader->header->arena_floor) <= message->arena_position;

@@ -59,12 +59,11 @@ static void fill_header(struct cf_ring_header *header, const struct cf_ring_conf
     cf_store_release((uint64_t *)(void *)header->magic, magic);
 }
 
-static int map_new(struct cf_ring_writer *writer, const struct cf_ring_config *config,
+static int map_new(struct cf_ring_writer *writer, int fd, const struct cf_ring_config *config,
                    uint64_t ring_id, uint64_t topic_hash) {
-    int fd = writer->file.fd;
     uint64_t reserved = 2 * (uint64_t)CF_RING_PAGE_BYTES + slots_bytes(writer);
     uint64_t file_bytes = reserved + config->arena_bytes;
-    int error = cf_place_lock(fd, 0, 1);
+    int error = cf_place_lock(writer->file.fd, 0, 1);
     if (error == 0)
         error = cf_place_reserve(fd, 0, reserved);
     /* The arena's space is reserved with the first payload that needs it. */
@@ -100,13 +99,15 @@ int cf_ring_create(struct cf_ring_writer *writer, int directory_fd,
                     S_IRUSR | S_IWUSR);
     if (fd < 0)
         return -errno;
-    cf_hold_file(&writer->file, fd);
+    /* Not the description that is mapped: a mapping keeps its locks, also a forked child's. */
+    cf_hold_file(&writer->file, openat(directory_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC));
     writer->mask = config->capacity - 1;
     writer->slot_bytes = config->slot_bytes;
     writer->publisher = config->publisher;
     /* Without a limit nothing is ever looked for: overwriting needs no room. */
     writer->limit = config->overwrite ? UINT64_MAX : config->capacity;
-    int error = map_new(writer, config, ring_id, topic_hash);
+    int error = writer->file.fd < 0 ? -EMFILE : map_new(writer, fd, config, ring_id, topic_hash);
+    close(fd);
     if (error != 0) {
         unlinkat(directory_fd, name, 0);
         cf_release_file(&writer->file);
@@ -213,15 +214,15 @@ static int take_arena(struct cf_ring_writer *writer, uint64_t length, uint64_t *
     uint64_t start = writer->arena_tail;
     if (start % size + padded > size)
         start += size - start % size;
-    if (writer->header->overwrite) {
-        uint64_t end = start + padded;
-        if (end > size && end - size > cf_load_relaxed(&writer->header->arena_floor)) {
-            cf_store_relaxed(&writer->header->arena_floor, end - size);
-            cf_ring_fence(CF_RING_OVERWRITE_FENCE);
-        }
-    } else if (start + padded - arena_head(writer) > size) {
-        if (!cf_ring_look(writer) || start + padded - arena_head(writer) > size)
-            return -EAGAIN;
+    uint64_t end = start + padded;
+    if (!writer->header->overwrite && end - arena_head(writer) > size &&
+        (!cf_ring_look(writer) || end - arena_head(writer) > size))
+        return -EAGAIN;
+    if (end > size && end - size > cf_load_relaxed(&writer->header->arena_floor)) {
+        /* Also where full rings refuse: a reader that joins at a message from before it was there
+         * has to see that its payload has given way. Partner: the fence in cf_ring_take. */
+        cf_store_relaxed(&writer->header->arena_floor, end - size);
+        cf_ring_fence(CF_RING_OVERWRITE_FENCE);
     }
     *position = start;
     return 0;
@@ -255,10 +256,7 @@ static int fill_arena(struct cf_ring_writer *writer, const void *payload, size_t
     if (error != 0)
         return error;
     char *into = writer->arena + *position % writer->header->arena_bytes;
-    if (writer->header->overwrite)
-        copy_words((uint64_t *)(void *)into, payload, length);
-    else
-        memcpy(into, payload, length);
+    copy_words((uint64_t *)(void *)into, payload, length);
     return 0;
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
@@ -214,6 +214,14 @@ class TemporalQueue:
         publisher, sequence = dependency
         return self._watermarks.get(publisher, -1) >= sequence and dependency not in self._queued
 
+    def is_queued(self, message: MessageId) -> bool:
+        """Return whether a message of this id is pending."""
+        return message in self._queued
+
+    def forget(self, publisher: int) -> None:
+        """Forget a publisher's watermark, and with it that its messages were received."""
+        self._watermarks.pop(publisher, None)
+
     def dispatch(self, now_ns: int) -> Dispatch | None:
         """Return the message whose turn it is, None when there is none; drives expiry and time-outs.
 
@@ -225,6 +233,22 @@ class TemporalQueue:
             if not waiting.gone:
                 return self._deliver(waiting, now_ns)
         return None
+
+    def put_back(self, dispatch: Dispatch, release_ns: int, now_ns: int) -> None:
+        """Take a message back that could not be delivered at its turn, for another from `release_ns` on.
+
+        Its turn counts for nothing; when its deadline has passed it is expired, whatever the policy.
+        """
+        message, counts = dispatch.message, self.counts
+        counts.delivered -= 1
+        counts.late -= dispatch.late
+        counts.unmet_delivered -= bool(dispatch.unmet)
+        if message.deadline_ns is not None and message.deadline_ns < now_ns:
+            counts.expired += 1
+            return
+        counts.accepted -= 1
+        counts.with_deadline -= message.deadline_ns is not None
+        self.add(replace(message, release_ns=release_ns, dependencies=()), now_ns)
 
     def drain(self) -> Iterator[Message]:
         """Yield the pending messages as they were accepted, and forget them: when the bus closes."""

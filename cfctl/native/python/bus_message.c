@@ -99,7 +99,7 @@ int cf_add_bus_message(PyObject *module) {
 
 static int bus_add(PyObject *module) {
     return cf_add_bus_message(module) < 0 || cf_add_bus_publisher(module) < 0 ||
-                   cf_add_bus_subscription(module) < 0
+                   cf_add_bus_subscription(module) < 0 || cf_add_bus_record(module) < 0
                ? -1
                : 0;
 }

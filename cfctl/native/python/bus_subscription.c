@@ -135,7 +135,7 @@ static PyObject *take(struct subscription_object *self, int whole) {
         PyObject *payload = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)message.length);
         if (!payload)
             return NULL;
-        cf_ring_copy(reader, &message, PyBytes_AsString(payload));
+        cf_ring_copy(&message, PyBytes_AsString(payload));
         if (cf_unlikely(!cf_ring_take(reader, &message))) {
             Py_DECREF(payload);
             continue;

@@ -10,6 +10,7 @@
 int cf_add_bus_message(PyObject *module);
 int cf_add_bus_publisher(PyObject *module);
 int cf_add_bus_subscription(PyObject *module);
+int cf_add_bus_record(PyObject *module);
 
 /* Returns a new Message of a payload, whose reference is taken; NULL with an exception. */
 PyObject *cf_bus_message(struct cf_module_state *state, const struct cf_ring_message *message,

@@ -72,6 +72,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->span_type);
     Py_VISIT(state->message_type);
     Py_VISIT(state->hlc_type);
+    Py_VISIT(state->hlc_type);
+    Py_VISIT(state->message_type);
     Py_VISIT(state->method_type);
     return 0;
 }
@@ -82,6 +84,8 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->span_type);
     Py_CLEAR(state->message_type);
     Py_CLEAR(state->hlc_type);
+    Py_CLEAR(state->hlc_type);
+    Py_CLEAR(state->message_type);
     Py_CLEAR(state->method_type);
     return 0;
 }

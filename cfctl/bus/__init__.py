@@ -1,0 +1,50 @@
+"""The message bus: topics between the processes of this host, below a microsecond. Standard library only.
+
+In one program:
+
+    from cfctl.bus import Bus
+
+    with Bus() as bus:
+        publish = bus.publisher("prices").publish
+        publish(b"EURUSD 1.0843")
+
+and in another:
+
+    with Bus() as bus:
+        for payload in bus.subscribe("prices"):
+            ...
+
+A spinning or adaptive subscription burns a CPU while it waits; `BusConfig(wait="park")` sleeps instead, and
+is then no faster than a pipe.
+"""
+
+from __future__ import annotations
+
+from cfctl.bus.bus import Bus, BusHealth, BusStats, PublisherStats, SubscriptionStats
+from cfctl.bus.config import BusConfig, Wait
+from cfctl.bus.dispatcher import TemporalMetrics
+from cfctl.bus.packet import Packet
+from cfctl.bus.subscription import Message, Subscription
+from cfctl.errors import ResourceExhausted, SubscriptionNotFound, TemporalViolation
+from cfctl.temporal.deadlines import DependencyTimeout, Expiry
+from cfctl.temporal.stagger import QuantumOffset
+
+__all__ = [
+    "Bus",
+    "BusConfig",
+    "BusHealth",
+    "BusStats",
+    "DependencyTimeout",
+    "Expiry",
+    "Message",
+    "Packet",
+    "PublisherStats",
+    "QuantumOffset",
+    "ResourceExhausted",
+    "Subscription",
+    "SubscriptionNotFound",
+    "SubscriptionStats",
+    "TemporalMetrics",
+    "TemporalViolation",
+    "Wait",
+]
