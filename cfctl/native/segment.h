@@ -125,8 +125,11 @@ struct cf_kind {
 /* An open segment. Opaque to instruments but for `header`. */
 struct cf_segment {
     struct cf_segment_header *header;
-    uint64_t limit_bytes; /* mapped */
-    int fd;               /* -1: in anonymous memory, seen by nobody else */
+    uint64_t limit_bytes;    /* mapped */
+    int fd;                  /* -1: in anonymous memory, seen by nobody else */
+    uint64_t device;         /* this and the next tell whether `fd` still is the segment's file: */
+    uint64_t inode;          /* the program may have closed it and opened another */
+    uint64_t reserved_bytes; /* of the file: whole pages, so that few system calls are made */
     char path[CF_SEGMENT_PATH_BYTES];
 };
 

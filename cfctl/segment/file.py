@@ -62,6 +62,24 @@ def read_segment(path: Path) -> Segment:
         return parse_segment(read_all(fd, path))
 
 
+def read_with_state(path: Path) -> tuple[Segment, Liveness]:
+    """Return the segment in a file and whether its writer still ran before it was read.
+
+    Raises SegmentError as `read_segment`.
+    """
+    with open_segment(path) as fd:
+        # Asked before the reading: of a program that had ended by then, all fields must agree.
+        state = liveness(fd, parse_header(os.pread(fd, layout.HEADER_BYTES, 0), []))
+        return parse_segment(read_all(fd, path)), state
+
+
+def state_word(header: SegmentHeader, state: Liveness) -> str:
+    """Return "live", "ended", or "killed" for a segment that its writer had not closed."""
+    if state.live:
+        return "live"
+    return "ended" if header.state is layout.SegmentState.CLOSED else "killed"
+
+
 def describe_segment(path: Path, dir_fd: int | None = None) -> SegmentFile:
     """Return a segment's header and state without reading its entries; raises SegmentError.
 
@@ -115,11 +133,15 @@ def read_all(fd: int, path: Path) -> bytes:
     all that is linked when its link is read is there too. Raises SegmentError beyond
     MAX_SEGMENT_BYTES.
     """
-    data = bytearray()
+    parts: list[bytes] = []
+    size = 0
     try:
-        while part := os.pread(fd, 1 << 22, len(data)):
-            data += part
-            if len(data) > layout.MAX_SEGMENT_BYTES:
+        # One part, which is not copied again, unless the file grows meanwhile.
+        wanted = min(os.fstat(fd).st_size, layout.MAX_SEGMENT_BYTES) + 1
+        while part := os.pread(fd, wanted, size):
+            parts.append(part)
+            size += len(part)
+            if size > layout.MAX_SEGMENT_BYTES:
                 raise SegmentError(
                     f"{path} is not read.",
                     f"It holds more than {layout.MAX_SEGMENT_BYTES >> 20} MiB, which no segment does.",
@@ -127,7 +149,7 @@ def read_all(fd: int, path: Path) -> bytes:
                 )
     except OSError as error:
         raise SegmentError(f"{path} can not be read.", os_error_reason(error), _NEXT_STEP_FOREIGN) from error
-    return bytes(data)
+    return b"".join(parts)
 
 
 def liveness(fd: int, header: SegmentHeader) -> Liveness:

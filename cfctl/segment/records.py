@@ -71,13 +71,25 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """One thread's part of an entry: `owner_tid` is 0 when it has ended, `owners` those it ever had.
+
+    Its values: `merge_values(entry.fields, [shard.payload])`.
+    """
+
+    owner_tid: int
+    owners: int
+    payload: memoryview
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """An instrument with the values of all its shards, merged by each field's rule.
 
     `values` maps a field's name to int or float, to bytes (native uint64) for the buckets of a
     histogram and for the slots of a ring, one shard's after the other's, or to None for a minimum of
     nothing. `offset` is where the entry stands, by which other entries name it. `threads` counts owners the shards ever had, `live_shards`
-    those that have one now.
+    those that have one now. `parts` are the shards one by one, in the order of their making.
     """
 
     kind: str
@@ -89,6 +101,7 @@ class Entry:
     live_shards: int
     threads: int
     offset: int = 0
+    parts: tuple[Shard, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

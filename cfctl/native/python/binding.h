@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include "segment.h"
+
 struct cf_binding_topic {
     PyMethodDef *methods;         /* ends with a NULL entry; may be NULL */
     int (*add)(PyObject *module); /* adds types and constants; 0 or -1 with an exception; or NULL */
@@ -22,6 +24,8 @@ extern const struct cf_binding_topic cf_topic_monitor;
 extern const struct cf_binding_topic cf_topic_probe;
 extern const struct cf_binding_topic cf_topic_perf;
 extern const struct cf_binding_topic cf_topic_sparse;
+extern const struct cf_binding_topic cf_topic_pool;
+extern const struct cf_binding_topic cf_topic_track;
 extern const struct cf_binding_topic cf_topic_bus;
 extern const struct cf_binding_topic cf_topic_hlc;
 
@@ -29,6 +33,9 @@ extern const struct cf_binding_topic cf_topic_hlc;
 struct cf_module_state {
     PyTypeObject *operation_type;
     PyTypeObject *span_type;
+    PyTypeObject *lease_type;
+    struct cf_shard *facts; /* of the kind "interpreter"; NULL = none yet, or refused */
+    uint32_t facts_generation;
     PyTypeObject *message_type;
     PyTypeObject *hlc_type;
     PyObject *method_type; /* types.MethodType */
@@ -36,6 +43,10 @@ struct cf_module_state {
 
 /* Returns the state of the module that a heap type of ours was made for. */
 struct cf_module_state *cf_type_state(PyTypeObject *type);
+
+/* As cf_type_state, also of a class derived in Python: it belongs to no module, so its bases are
+ * asked. NULL, with an exception, when there is none. */
+struct cf_module_state *cf_find_state(PyTypeObject *type);
 
 /* Makes a heap type, adds it to the module and returns a new reference; NULL with an exception. */
 PyTypeObject *cf_add_type(PyObject *module, PyType_Spec *spec);

@@ -28,8 +28,7 @@ struct cf_module_state *cf_operation_state(PyObject *operation) {
     return ((struct operation_object *)operation)->state;
 }
 
-/* A class derived in Python belongs to no module, so its bases are asked. */
-static struct cf_module_state *find_state(PyTypeObject *type) {
+struct cf_module_state *cf_find_state(PyTypeObject *type) {
     struct cf_module_state *state;
     while (type && !(state = PyType_GetModuleState(type))) {
         PyErr_Clear();
@@ -109,7 +108,7 @@ static PyObject *operation_new(PyTypeObject *type, PyObject *args, PyObject *key
     }
     self->instrument = (uint32_t)id;
     self->ns_instrument = -1;
-    self->state = find_state(type);
+    self->state = cf_find_state(type);
     self->name = Py_NewRef(name);
     self->labels = labels;
     return (PyObject *)self;
