@@ -184,6 +184,17 @@ def pressure(view: HostView, path: str) -> Pressure:
     return Pressure(averages["some"], averages.get("full"))
 
 
+def stalled_ns(view: HostView, path: str) -> int:
+    """Return for how long in all some task was stalled, from a PSI file, which counts microseconds."""
+    for line in view.lines(path):
+        kind, *pairs = line.split()
+        for pair in pairs:
+            name, _, value = pair.partition("=")
+            if kind == "some" and name == "total":
+                return integer_in(path, value) * 1000
+    raise garbage(path, view.text(path), "a line 'some ... total=...'")
+
+
 def _percent(path: str, text: str) -> float:
     try:
         value = float(text)
