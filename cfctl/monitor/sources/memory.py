@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import ClassVar, Final
 
 from cfctl.host.cgroup import cpu_throttling
-from cfctl.host.counters import stalled_ns
+from cfctl.host.counters import stall_totals_us
 from cfctl.host.view import HostView, UnreadableError
 from cfctl.monitor.metric import Metric, Subject
 from cfctl.monitor.rates import Rates
@@ -47,16 +47,19 @@ class Memory:
             "memory_available", _size(memory.available, "MemAvailable of /proc/meminfo, an estimate")
         )
         view = HostView()
-        for resource in _RESOURCES:
-            yield Series("pressure", self._pressure(view, resource, moment), (("resource", resource),))
+        for resource, waited in self._pressure(view, moment):
+            yield Series("pressure", waited, (("resource", resource),))
         yield Series("cpu_throttled", self._throttled(view, moment))
 
-    def _pressure(self, view: HostView, resource: str, moment: Moment) -> Measurement:
+    def _pressure(self, view: HostView, moment: Moment) -> Iterable[tuple[str, Measurement]]:
         try:
-            spent_ns = stalled_ns(view, f"proc/pressure/{resource}")
+            totals_us = stall_totals_us(view)
         except UnreadableError as error:
-            return Measurement.missing("ratio", str(error))
-        return self._rates.share(resource, moment.monotonic_ns, spent_ns, _US_NS)
+            return [(resource, Measurement.missing("ratio", str(error))) for resource in _RESOURCES]
+        return [
+            (resource, self._rates.share(resource, moment.monotonic_ns, total_us * _US_NS, _US_NS))
+            for resource, total_us in totals_us.items()
+        ]
 
     def _throttled(self, view: HostView, moment: Moment) -> Measurement:
         try:
