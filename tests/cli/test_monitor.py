@@ -59,7 +59,7 @@ def test_an_alert_is_told_once_and_handed_to_the_command(cfctl: Cfctl, tmp_path:
     hook = f"{sys.executable} -c \"import sys; open(r'{got}', 'a').write(sys.stdin.read())\""
     result = cfctl(
         "monitor", "--no-calibrate", "--interval", "100ms", "--duration", "600ms", "--targets", str(file),
-        "--target", "memory", "--on-alert", hook,
+        "--target", "memory", "--on-alert", hook, env={"CFCTL_SEGMENT_DIR": str(tmp_path / "segments")},
     )  # fmt: skip
     assert result.returncode == 0
     assert result.stderr.count("cfctl: alert: WARNING memory: memory_rss of cfctl itself") == 1
