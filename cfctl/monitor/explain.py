@@ -41,6 +41,17 @@ EXPLAINING: Final[dict[str, tuple[str, ...]]] = {
     "disk_": ("IO_PRESSURE", "DISK_ROTATIONAL", "FSYNC_COST"),
     "operation_": _SLOWED,
     "process_cpu": _TAKEN_AWAY,
+    "message_": _SLOWED,
+    "publish_rate": _SLOWED,
+    "packet_loss": _SLOWED,
+    "pending_messages": _SLOWED,
+    "active_subscriptions": ("OOM_KILLS",),
+    "phase_coherence": (*_SLOWED, "TIMER_SLACK", "CPU_CSTATE_DEEP"),
+    "schedul": _SLOWED,
+    "deadline_misses": _SLOWED,
+    "hlc_drift": ("CLOCK_FREQ_CORRECTION", "TSC_CALIBRATION"),
+    "pool_": ("MEMORY_PRESSURE", "MAJOR_FAULTS"),
+    "allocation_": ("MEMORY_LOW", "CGROUP_MEMORY_HIGH", "MEMORY_PRESSURE", "OOM_KILLS", "THP_DEFRAG"),
 }  # fmt: skip
 
 

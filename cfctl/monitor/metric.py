@@ -12,7 +12,11 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from cfctl.segment.directory import user_directories
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cfctl.monitor.snapshot import Found, Moment
 
 Labels = tuple[tuple[str, str], ...]
@@ -44,14 +48,20 @@ class Metric:
 class Subject:
     """What is looked at: processes (none is cfctl itself), whose segments, and whether it may wait.
 
-    `pids` None stands for the segments of all live processes; `all_users` is for root. `settle` lets
-    a source wait for what can be judged only later, such as the age of a calibration.
+    `pids` None stands for the segments of all live processes; `all_users` is for root; `directories`
+    are where the segments are, when not the user's. `settle` lets a source wait for what can be
+    judged only later, such as the age of a calibration.
     """
 
     pids: tuple[int, ...] | None = None
     all_users: bool = False
     settle: bool = False
+    directories: tuple[Path, ...] = ()
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
+
+    def segment_directories(self) -> tuple[Path, ...]:
+        """Return where the subject's segments and rings are; raises SegmentError when that is not allowed."""
+        return self.directories or user_directories(self.all_users)
 
 
 class Source(Protocol):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from cfctl.errors import SegmentError, StateError
 from cfctl.profile.recording import saved_rate
 from cfctl.profile.statistics import TimeScale
-from cfctl.segment.directory import list_segments, user_directories
+from cfctl.segment.directory import list_segments
 from cfctl.segment.file import SegmentFile, describe_segment, read_segment
 from cfctl.segment.tick_rate import LocalClock, SavedRate, local_clock, tick_rate
 
@@ -46,7 +46,7 @@ def live_segments(subject: Subject) -> tuple[tuple[LiveSegment, ...], tuple[str,
 
     About 0.2 ms per process and 20 us per operation. Raises SegmentError for an unusable directory.
     """
-    listing = list_segments(user_directories(subject.all_users))
+    listing = list_segments(subject.segment_directories())
     local = local_clock()
     problems = [f"{u.path.name}: {u.error}" for u in listing.unreadable]
     try:

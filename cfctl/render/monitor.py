@@ -52,6 +52,33 @@ SECTIONS: Final = (
          ("p50", "operation_p50"), ("p99", "operation_p99")),
         "operation_rate",
     ),
+    Section(
+        "messages", "topic",
+        (("rate", "message_rate"), ("lost", "packet_loss"), ("mean", "message_latency_mean"),
+         ("p50", "message_latency_p50"), ("p99", "message_latency_p99")),
+        "message_rate",
+    ),
+    Section(
+        "publishers", "topic", (("rate", "publish_rate"), ("pending", "pending_messages")), "publish_rate"
+    ),
+    Section(
+        "schedules", "bus",
+        (("coherence", "phase_coherence"), ("busy", "schedule_utilization"),
+         ("useful", "scheduling_efficiency"), ("missed", "deadline_misses")),
+        "schedule_utilization",
+    ),
+    Section(
+        "pools", "pool",
+        (("acquires", "pool_acquires"), ("hits", "pool_hit_ratio"), ("in use", "pool_in_use"),
+         ("idle", "pool_idle")),
+        "pool_acquires",
+    ),
+    Section(
+        "allocations", "process",
+        (("live", "allocation_live"), ("blocks", "allocation_blocks"), ("rate", "allocation_rate"),
+         ("bytes", "allocation_throughput")),
+        "allocation_rate",
+    ),
 )  # fmt: skip
 
 

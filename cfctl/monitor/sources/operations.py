@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cfctl.monitor.latency import QUANTILES, distribution, window_mean, window_quantile
 from cfctl.monitor.metric import Labels, Metric, MetricKind, Subject
 from cfctl.monitor.rates import Rates
+from cfctl.monitor.shares import share_with_error
 from cfctl.monitor.snapshot import Found, Moment, Series, Total
 from cfctl.profile.activity import since
 from cfctl.profile.tally import KIND, Tally, tally_of
@@ -86,18 +87,3 @@ def error_share(part: Tally) -> Measurement:
     if part.errors is None:
         return Measurement.missing("ratio", part.gap)
     return share_with_error(part.errors, part.count)
-
-
-def share_with_error(hits: int, count: int) -> Measurement:
-    """Return a share of independent trials; the uncertainty reaches the farther end of Wilson's 95 % interval.
-
-    Source: Wilson, Probable inference, J. Am. Stat. Assoc. 22 (1927).
-    """
-    if count <= 0:
-        return Measurement.missing("ratio", "no samples in the window")
-    z2 = 1.959963984540054**2
-    share = min(hits / count, 1.0)
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = (z2 * (share * (1 - share) / count + z2 / (4 * count * count))) ** 0.5 / (1 + z2 / count)
-    error = max(abs(centre + half - share), abs(share - (centre - half)))
-    return Measurement(share, "ratio", error, count, "share of the window's samples; 95 % Wilson interval")
