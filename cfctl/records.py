@@ -8,6 +8,7 @@ import math
 import re
 from typing import Any, ClassVar, Final
 
+_PLAIN: Final = frozenset({int, bool})
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -109,6 +110,11 @@ def to_plain(value: Any) -> Any:
     NaN and infinities, which JSON does not have, become None; half a surrogate pair, which UTF-8
     does not have, becomes U+FFFD.
     """
+    if value is None or type(value) in _PLAIN:
+        return value
+    if type(value) in {tuple, list}:
+        # A histogram is a hundred thousand integers.
+        return [item if type(item) is int else to_plain(item) for item in value]
     if isinstance(value, enum.Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -7,6 +7,7 @@ import pkgutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
+from glob import glob
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -17,6 +18,7 @@ from cfctl.errors import InputError, UnobservableError, os_error_reason
 from cfctl.host.view import read_file
 from cfctl.text import safe_text
 
+_WILD: Final = frozenset("*?[")
 MAX_DOCUMENT_BYTES: Final = 64 << 20
 _NEXT_STEP: Final = "Name a file that a cfctl command wrote with --json -o FILE."
 
@@ -41,6 +43,25 @@ def load_document(path: Path) -> dict[str, Any]:
     if not isinstance(schema, str) or not schema.startswith("cfctl."):
         raise InputError(f"{path} is no saved result.", "It has no schema of cfctl.", _NEXT_STEP)
     return dict(document)
+
+
+def saved_files(source: str) -> list[Path]:
+    """Return the files that a file, a directory or a glob names, in the order of their names.
+
+    Of a directory its *.json. Raises InputError for a directory or a glob without any.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = sorted(file for file in path.glob("*.json") if file.is_file())
+        what = f"{source} holds no saved result.", "The directory has no *.json file."
+    elif not path.exists() and _WILD & set(source):
+        found = sorted(Path(name) for name in glob(source) if Path(name).is_file())  # noqa: PTH207
+        what = f"There is no saved result {source}.", "No file matches."
+    else:
+        return [path]
+    if not found:
+        raise InputError(*what, _NEXT_STEP)
+    return found
 
 
 class Kind(Protocol):

@@ -28,7 +28,7 @@ SCHEMAS: Final = (ProfileReport.SCHEMA,)
 CONFIDENCE: Final = 0.95
 # The quantile of each metric (None is the mean), and how many samples a run needs for it.
 _QUANTILES: Final[dict[str, tuple[float | None, int]]] = {
-    "mean": (None, 2), "p50": (0.5, 20), "p90": (0.9, 100), "p99": (0.99, 1_000), "p99.9": (0.999, 10_000),
+    "mean": (None, 1), "p50": (0.5, 20), "p90": (0.9, 100), "p99": (0.99, 1_000), "p99.9": (0.999, 10_000),
 }  # fmt: skip
 _ERRORS: Final = "error-ratio"
 METRICS: Final = (*_QUANTILES, _ERRORS)

@@ -10,11 +10,15 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from cfctl import __version__
 from cfctl.errors import InputError
+from cfctl.profile.report import ProfileReport
+from cfctl.profile.stacks import function_of
 from cfctl.profile.trace import Trace, TraceSpan
 from cfctl.text import safe_text
 
 if TYPE_CHECKING:
+    from cfctl.profile.stacks import StackProfile
     from cfctl.records import Document
 
 FORMAT: Final = "speedscope"
@@ -24,12 +28,14 @@ _SCHEMA: Final = "https://www.speedscope.app/file-format-schema.json"
 
 
 def export(document: Document) -> str:
-    """Return the profiles of all threads; raises InputError for a document that is no timeline."""
+    """Return the threads of a timeline, or the sampled stacks of a profile; raises InputError without either."""
+    if isinstance(document, ProfileReport) and document.stacks is not None:
+        return _file(document.stacks.sampler, *_sampled(document.stacks))
     if not isinstance(document, Trace):
         raise InputError(
-            f"{document.SCHEMA} has no timeline.",
+            f"{document.SCHEMA} has neither a timeline nor stacks here.",
             "speedscope shows nothing else.",
-            "Use: cfctl profile timeline",
+            "Use: cfctl profile timeline, or cfctl profile run --stacks",
         )
     frames = {name: index for index, name in enumerate(dict.fromkeys(s.operation for s in document.spans))}
     threads: dict[int, list[TraceSpan]] = {}
@@ -40,9 +46,42 @@ def export(document: Document) -> str:
         for thread, spans in threads.items()
         for number, lane in enumerate(_lanes(spans))
     ]
-    name = safe_text(" ".join(document.command_line) or "process")
-    shared = {"frames": [{"name": safe_text(frame)} for frame in frames]}
-    return json.dumps({"$schema": _SCHEMA, "name": name, "shared": shared, "profiles": profiles}) + "\n"
+    named = [{"name": safe_text(frame)} for frame in frames]
+    return _file(" ".join(document.command_line) or "process", named, profiles)
+
+
+def _file(name: str, frames: list[dict[str, Any]], profiles: list[dict[str, Any]]) -> str:
+    document = {
+        "$schema": _SCHEMA, "name": safe_text(name), "exporter": f"cfctl {__version__}",
+        "shared": {"frames": frames}, "profiles": profiles,
+    }  # fmt: skip
+    return json.dumps(document) + "\n"
+
+
+def _sampled(stacks: StackProfile) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the frames and the one profile of stacks; a sample weighs the time between two of them."""
+    names = list(dict.fromkeys(frame for stack in stacks.stacks for frame in stack.frames))
+    index = {name: number for number, name in enumerate(names)}
+    frames = [_frame(name) for name in names]
+    weight, unit = (1.0 / stacks.rate_hz, "seconds") if stacks.rate_hz else (1.0, "none")
+    profile = {
+        "type": "sampled", "name": safe_text(stacks.sampler), "unit": unit, "startValue": 0,
+        "endValue": stacks.samples * weight,
+        "samples": [[index[frame] for frame in stack.frames] for stack in stacks.stacks],
+        "weights": [stack.samples * weight for stack in stacks.stacks],
+    }  # fmt: skip
+    return frames, [profile]
+
+
+def _frame(frame: str) -> dict[str, Any]:
+    name, file = function_of(frame)
+    line = frame.rstrip(")").rpartition(":")[2]
+    shown: dict[str, Any] = {"name": safe_text(name, 1000)}
+    if file:
+        shown["file"] = safe_text(file, 1000)
+        if line.isascii() and line.isdigit():
+            shown["line"] = int(line)
+    return shown
 
 
 def _lanes(spans: Iterable[TraceSpan]) -> list[list[TraceSpan]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from cfctl.errors import CfctlError, os_error_reason
@@ -20,6 +20,7 @@ _FORWARDED: Final = frozenset(
 )  # fmt: skip
 # si_code of what the kernel sent, like a terminal's Ctrl-C to the whole foreground group.
 _SI_KERNEL: Final = 0x80
+_PR_SET_PTRACER: Final = 0x59616D61
 # Python ignores these for itself; the command gets them as they are by default.
 _RESTORED: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 
@@ -32,8 +33,15 @@ class LaunchError(CfctlError):
         self.status = status
 
 
-def run_to_end(command: Sequence[str], environment: Mapping[str, str]) -> int:
+def run_to_end(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    started: Callable[[int], None] | None = None,
+) -> int:
     """Return the exit status of a command, 128+N when signal N ended it.
+
+    With `started`, which is told its process id, other children of this process may read its
+    memory, also where Yama lets only parents (kernel: admin-guide/LSM/Yama.rst, PR_SET_PTRACER).
 
     Signals that somebody sends to this process are forwarded; those of the terminal reach the
     command by themselves. For the main thread. Raises LaunchError when it can not be run.
@@ -43,7 +51,9 @@ def run_to_end(command: Sequence[str], environment: Mapping[str, str]) -> int:
     previous_action = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
-        pid = _spawn(command, environment, previous_mask)
+        pid = _spawn(command, environment, previous_mask, readable=started is not None)
+        if started is not None:
+            started(pid)
         while True:
             received = signal.sigwaitinfo(signals)
             if received.si_signo != signal.SIGCHLD:
@@ -59,8 +69,12 @@ def run_to_end(command: Sequence[str], environment: Mapping[str, str]) -> int:
         signal.signal(signal.SIGCHLD, previous_action or signal.SIG_DFL)
 
 
-def _spawn(command: Sequence[str], environment: Mapping[str, str], mask: Collection[int]) -> int:
+def _spawn(
+    command: Sequence[str], environment: Mapping[str, str], mask: Collection[int], readable: bool
+) -> int:
     def spawn(words: list[str]) -> int:
+        if readable:
+            return _fork_readable(words, environment, mask)
         return os.posix_spawnp(words[0], words, environment, setsigmask=mask, setsigdef=_RESTORED)
 
     try:
@@ -80,3 +94,23 @@ def _spawn(command: Sequence[str], environment: Mapping[str, str], mask: Collect
         raise LaunchError(
             f"{command[0]} can not be run.", why, "Name a program that can be executed.", NOT_EXECUTABLE
         ) from error
+
+
+def _fork_readable(words: list[str], environment: Mapping[str, str], mask: Collection[int]) -> int:
+    """Start a program that this process's other children may read; raises OSError like posix_spawnp."""
+    import ctypes
+    import subprocess
+
+    prctl = ctypes.CDLL(None).prctl
+    own = ctypes.c_ulong(os.getpid())
+
+    def allow_and_unblock() -> None:
+        # It fails where there is no Yama, and is not needed there.
+        prctl(_PR_SET_PTRACER, own, 0, 0, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    # No thread has been started yet; SIGPIPE and SIGXFSZ are restored as posix_spawnp does it.
+    process = subprocess.Popen(words, env=environment, close_fds=False, preexec_fn=allow_and_unblock)  # noqa: PLW1509
+    # Its status is for this module's waitpid, not for Popen's.
+    process.returncode = 0
+    return process.pid

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from cfctl.errors import StateError
 from cfctl.profile.consistency import contradictions, impossible_dates
+from cfctl.profile.edges import KIND as EDGE
+from cfctl.profile.edges import Edge, edge_of
 from cfctl.profile.report import RecordedProcess, Recording, ReportClock
 from cfctl.profile.tally import KIND, Tally, tally_of
 from cfctl.segment.file import Liveness, liveness, open_segment, read_all
@@ -43,8 +45,13 @@ def record_of_segment(segment: Segment, state: Liveness, local: LocalClock) -> R
     clock = _clock_of(header, local, saved)
     now_tick = local.pair.tick if clock.floor_ns is not None else None
     tallies: list[Tally] = []
+    edges: list[Edge] = []
     other_kinds: dict[str, int] = {}
     for entry in segment.entries:
+        edge = edge_of(entry) if entry.kind == EDGE else None
+        if edge is not None:
+            edges.append(edge)
+            continue
         tally = tally_of(entry) if entry.kind == KIND else None
         if tally is None:
             other_kinds[entry.kind] = other_kinds.get(entry.kind, 0) + 1
@@ -58,7 +65,7 @@ def record_of_segment(segment: Segment, state: Liveness, local: LocalClock) -> R
         header.pid, header.command_line, _state_word(header, state), header.opened_unix_ns, header.run_id,
         header.samples_lost, header.shards_refused,
     )  # fmt: skip
-    return Recording(clock, tuple(tallies), (process,), other_kinds, tuple(problems))
+    return Recording(clock, tuple(tallies), (process,), other_kinds, tuple(problems), None, tuple(edges))
 
 
 def _state_word(header: SegmentHeader, state: Liveness) -> str:

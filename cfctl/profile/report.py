@@ -10,7 +10,16 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from cfctl.errors import InputError
-from cfctl.profile.statistics import OperationStatistics, TimeScale, operation_statistics
+from cfctl.profile.edges import Edge, EdgeStatistics, edge_statistics, merge_edges
+from cfctl.profile.stacks import StackProfile, merge_stacks
+from cfctl.profile.statistics import (
+    OperationStatistics,
+    TimeScale,
+    Whole,
+    operation_statistics,
+    per_tick_of,
+    unit_of,
+)
 from cfctl.profile.tally import Tally, merge
 from cfctl.records import Document
 
@@ -59,7 +68,8 @@ class ProfileReport(Document):
     `other_kinds` counts entries of instruments that are no operations. `problems` name what of the
     segments was torn, truncated or contradictory: the rest is whole. `recorded_operations` counts
     also those that a selection left out of `operations`. `host` is that of the recording, None
-    where it is not known.
+    where it is not known. `edges` say which operation ran directly inside of which; `stacks` are those of
+    a sampling profiler that ran beside, None without one.
     """
 
     SCHEMA: ClassVar[str] = "cfctl.profile"
@@ -76,6 +86,8 @@ class ProfileReport(Document):
     problems: tuple[str, ...]
     recorded_operations: int
     host: dict[str, Any] | None = None
+    edges: tuple[EdgeStatistics, ...] = ()
+    stacks: StackProfile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,8 @@ class Recording:
     other_kinds: dict[str, int] = dataclasses.field(default_factory=dict)
     problems: tuple[str, ...] = ()
     host: dict[str, Any] | None = None
+    edges: tuple[Edge, ...] = ()
+    stacks: StackProfile | None = None
 
 
 def build_report(recordings: Sequence[Recording]) -> ProfileReport:
@@ -97,16 +111,22 @@ def build_report(recordings: Sequence[Recording]) -> ProfileReport:
     """
     clocks: dict[tuple[str, str], ReportClock] = {}
     tallies: dict[tuple[str, str], list[Tally]] = {}
+    edges: dict[tuple[str, str], list[Edge]] = {}
     for recording in recordings:
         key = (recording.clock.boot_id, recording.clock.tick_source)
         clocks[key] = _better_clock(clocks.get(key), recording.clock)
         tallies.setdefault(key, []).extend(recording.tallies)
-    operations = [
-        operation_statistics(tally, clocks[key].scale, index)
-        for index, key in enumerate(clocks)
-        for tally in merge(tallies[key])
+        edges.setdefault(key, []).extend(recording.edges)
+    found = [
+        (tally, clocks[key].scale, index) for index, key in enumerate(clocks) for tally in merge(tallies[key])
     ]
-    operations = _with_shares(operations)
+    whole = _whole(found)
+    operations = [operation_statistics(tally, scale, index, whole) for tally, scale, index in found]
+    joined = [
+        edge_statistics(edge, clocks[key].scale, index)
+        for index, key in enumerate(clocks)
+        for edge in merge_edges(edges[key])
+    ]
     processes = tuple(process for recording in recordings for process in recording.processes)
     other_kinds: dict[str, int] = {}
     for recording in recordings:
@@ -123,6 +143,8 @@ def build_report(recordings: Sequence[Recording]) -> ProfileReport:
         problems=tuple(problem for recording in recordings for problem in recording.problems),
         recorded_operations=len(operations),
         host=_common_host(recordings),
+        edges=tuple(joined),
+        stacks=merge_stacks([recording.stacks for recording in recordings if recording.stacks]),
     )
 
 
@@ -132,17 +154,16 @@ def _common_host(recordings: Sequence[Recording]) -> dict[str, Any] | None:
     return hosts[0] if hosts and all(host == hosts[0] for host in hosts) else None
 
 
-def _with_shares(operations: Sequence[OperationStatistics]) -> list[OperationStatistics]:
-    """Return the operations with their shares, which totals in different units do not have."""
-    whole = math.fsum(operation.total.value or 0.0 for operation in operations)
-    if not whole or len({operation.total.unit for operation in operations}) > 1:
-        return list(operations)
-    return [
-        dataclasses.replace(
-            operation, share=None if operation.total.value is None else operation.total.value / whole
-        )
-        for operation in operations
-    ]
+def _whole(found: Sequence[tuple[Tally, TimeScale, int]]) -> Whole:
+    """Return what shares are of: all totals, and all times of operations themselves.
+
+    Totals in different units have no sum.
+    """
+    if len({unit_of(tally, scale) for tally, scale, _ in found}) > 1:
+        return Whole(0.0, 0.0)
+    total = math.fsum(tally.sum_ticks * per_tick_of(tally, scale) for tally, scale, _ in found)
+    own = math.fsum(tally.self_ticks * per_tick_of(tally, scale) for tally, scale, _ in found)
+    return Whole(total, own)
 
 
 def _better_clock(known: ReportClock | None, other: ReportClock) -> ReportClock:
@@ -168,6 +189,8 @@ _VALUES: Final[dict[str, Callable[[OperationStatistics], float | None]]] = {
     "max": lambda operation: operation.max.value,
     "total": lambda operation: operation.total.value,
     "share": lambda operation: operation.share,
+    "self": lambda operation: operation.self_total.value,
+    "self-share": lambda operation: operation.self_share,
     "first-seen": lambda operation: operation.first_unix_ns,
     "last-seen": lambda operation: operation.last_unix_ns,
     "threads": lambda operation: operation.threads,

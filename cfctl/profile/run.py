@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -10,7 +11,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cfctl import paths
 from cfctl.errors import SegmentError, StateError
@@ -23,6 +24,9 @@ from cfctl.profile.patterns import FunctionPattern, unmatched
 from cfctl.profile.recording import record_of_file
 from cfctl.profile.report import ProfileReport, Recording, build_report
 from cfctl.segment.directory import open_directory, segments_of_run
+
+if TYPE_CHECKING:
+    from cfctl.profile.sampler import Sampler
 
 _NOTES_BYTES: Final = 1 << 20
 
@@ -41,11 +45,12 @@ def run_and_record(
     patterns: Sequence[FunctionPattern] = (),
     follow_children: bool = False,
     timeline: bool = False,
+    sampler: Sampler | None = None,
 ) -> RunOutcome:
     """Run a command and return its exit status with the report of its segments.
 
-    The segments of all its processes that carry the run id are merged. Raises LaunchError when it
-    was not run.
+    The segments of all its processes that carry the run id are merged; what `sampler` found is in
+    the report too. Raises LaunchError when it was not run.
     """
     run_id = uuid.uuid4().hex
     environment = paths.environment() | {"CFCTL_RUN_ID": run_id}
@@ -57,10 +62,14 @@ def run_and_record(
     with _notes_file(run_id, bool(patterns)) as notes_file:
         if patterns:
             environment |= _request(patterns, follow_children, environment.get("PYTHONPATH"), notes_file)
-        status = run_to_end(command, environment)
+        status = run_to_end(command, environment, sampler.start if sampler else None)
         notes = _read_notes(notes_file)
     report = build_report(list(_recordings(run_id, notes)))
     notes = _with_never_called(patterns, report, notes)
+    if sampler is not None:
+        stacks, why = sampler.finish()
+        report = dataclasses.replace(report, stacks=stacks)
+        notes += [] if stacks else [f"No stacks were sampled: {why}."]
     return RunOutcome(status, report, tuple(notes))
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from cfctl.errors import InputError
+from cfctl.profile.edges import Edge
 from cfctl.profile.report import ProfileReport, RecordedProcess, Recording, ReportClock, build_report
+from cfctl.profile.stacks import Stack, StackProfile, stack_profile
 from cfctl.profile.tally import TICKS, UNITS, Tally
 from cfctl.segment.format import HISTOGRAM_BUCKETS, U64_MAX
 from cfctl.segment.tick_rate import TickRate
@@ -95,6 +97,9 @@ class _Table:
         value = self._take(key, lambda v: v is None or _is_number(v), "null or a number from 0")
         return None if value is None else float(value)
 
+    def truth(self, key: str) -> bool:
+        return bool(self._take(key, lambda v: isinstance(v, bool), "true or false"))
+
     def text(self, key: str) -> str:
         return str(self._take(key, _is_text, f"a text of at most {_TEXT_MAX} characters"))
 
@@ -136,6 +141,13 @@ class _Table:
 
         return tuple((first, second) for first, second in self._take(key, is_pairs, expected))
 
+    def optional_items(self, key: str, make: Callable[[_Table], _T]) -> tuple[_T, ...]:
+        """Return the items of a list that older documents do not have."""
+        return self.items(key, make) if key in self._value else ()
+
+    def optional_table(self, key: str) -> _Table | None:
+        return None if self._value.get(key) is None else self.table(key)
+
     def counts(self, key: str) -> Mapping[str, int]:
         def is_counts(value: Any) -> bool:
             return isinstance(value, dict) and all(_is_integer(v, _COUNT_MAX) for v in value.values())
@@ -163,26 +175,33 @@ def _recordings(report: _Table) -> list[Recording]:
         raise _WrongError(f"its version is {version}, this cfctl reads {ProfileReport.VERSION}")
     clocks = report.items("clocks", _clock)
     operations = report.items("operations", lambda table: (table.integer("clock"), _tally(table)))
-    if any(clock >= len(clocks) for clock, _ in operations):
-        raise _WrongError("an operation names a clock that is not there")
     for _, tally in operations:
         # Of a program that runs, the count may be read before and the rest after some samples.
         if (tally.errors or 0) > max(tally.count, tally.in_range + tally.out_of_range) and not report.texts(
             "problems"
         ):
             raise _WrongError(f"'{tally.name}' has more errors than samples")
+    edges = report.optional_items("edges", lambda table: (table.integer("clock"), _edge(table)))
+    if any(clock >= len(clocks) for clock, _ in (*operations, *edges)):
+        raise _WrongError("an operation or an edge names a clock that is not there")
     recordings = [
-        Recording(clock, tuple(tally for of, tally in operations if of == index), ())
+        Recording(
+            clock,
+            tuple(tally for of, tally in operations if of == index),
+            (),
+            edges=tuple(edge for of, edge in edges if of == index),
+        )
         for index, clock in enumerate(clocks)
     ]
     # What belongs to the report as a whole goes with its first clock.
     if recordings:
-        recordings[0] = Recording(
-            recordings[0].clock,
-            recordings[0].tallies,
-            report.items("processes", _process),
-            dict(report.counts("other_kinds")),
-            report.texts("problems"),
+        stacks = report.optional_table("stacks")
+        recordings[0] = dataclasses.replace(
+            recordings[0],
+            processes=report.items("processes", _process),
+            other_kinds=dict(report.counts("other_kinds")),
+            problems=report.texts("problems"),
+            stacks=None if stacks is None else _stacks(stacks),
         )
     host = report.optional_object("host")
     return [dataclasses.replace(recording, host=host) for recording in recordings]
@@ -210,6 +229,28 @@ def _process(table: _Table) -> RecordedProcess:
         table.integer("opened_unix_ns", U64_MAX), table.text("run_id"), table.integer("samples_lost"),
         table.integer("shards_refused"),
     )  # fmt: skip
+
+
+def _edge(table: _Table) -> Edge:
+    labels = "a list of pairs of texts"
+    return Edge(
+        (table.text("parent"), table.pairs("parent_labels", _is_text, labels)),
+        (table.text("child"), table.pairs("child_labels", _is_text, labels)),
+        table.integer("count"),
+        table.integer("ticks"),
+    )
+
+
+def _stacks(table: _Table) -> StackProfile:
+    stacks = table.items("stacks", lambda s: Stack(s.texts("frames"), s.integer("samples", _COUNT_MAX)))
+    rate_hz = table.optional_number("rate_hz")
+    try:
+        return stack_profile(
+            stacks, table.text("sampler"), rate_hz or 0.0, table.integer("failed"),
+            table.optional_number("attached_after_ns"), table.truth("paused"),
+        )  # fmt: skip
+    except ValueError as error:
+        raise _WrongError(f"the stacks are damaged: {error}") from None
 
 
 def _tally(table: _Table) -> Tally:

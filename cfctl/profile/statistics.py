@@ -23,6 +23,7 @@ FLOOR_MULTIPLE: Final = 5
 
 _HISTOGRAM_METHOD: Final = "from the histogram's buckets"
 _EXACT_METHOD: Final = "exact, kept beside the histogram"
+_SELF_METHOD: Final = "the total less that of the samples inside of it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ class OperationStatistics:
     `rate` is over the time from the first sample's end to the last one's. `clock` is the index of
     the report's clock that `ticks` are of. `near_timer_floor` says that a typical sample is shorter
     than five readings of the timer; None where the floor is not known. `share` is of the totals of
-    all operations of the report, also of those that ran inside of others. `errors` and `threads`
+    all operations of the report, also of those that ran inside of others. `self_total` is the total
+    without the time in operations that ran inside of this one, and `self_share` its share of all of these. `errors` and `threads`
     are None where `gap` says that the source of the numbers does not keep them.
     """
 
@@ -78,8 +80,10 @@ class OperationStatistics:
     near_timer_floor: bool | None
     clock: int
     ticks: TickCounters
+    self_total: Measurement
     share: float | None = None
     gap: str | None = None
+    self_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +123,28 @@ class TimeScale:
 _AS_GIVEN: Final = TimeScale(TickRate(1.0, 0.0, "given in nanoseconds"), 0, 0, None)
 
 
-def operation_statistics(tally: Tally, scale: TimeScale, clock: int = 0) -> OperationStatistics:
-    """Return the statistics of a tally on a time scale."""
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What shares are of, in the unit of the times; 0 where there is no whole."""
+
+    total: float
+    own: float
+
+
+def per_tick_of(tally: Tally, scale: TimeScale) -> float:
+    """Return how much of its unit one step of a tally's times is."""
+    return (_AS_GIVEN if tally.unit == NS else scale).per_tick
+
+
+def unit_of(tally: Tally, scale: TimeScale) -> str:
+    """Return the unit of a tally's times on a scale."""
+    return (_AS_GIVEN if tally.unit == NS else scale).unit
+
+
+def operation_statistics(
+    tally: Tally, scale: TimeScale, clock: int = 0, whole: Whole | None = None
+) -> OperationStatistics:
+    """Return the statistics of a tally on a time scale, with its shares of a whole."""
     make = _Maker(tally, scale)
     p50, p90, p99, p99_9, p99_99 = (make.percentile(q, needed) for q, needed in PERCENTILES.values())
     mean = make.mean()
@@ -158,7 +182,10 @@ def operation_statistics(tally: Tally, scale: TimeScale, clock: int = 0) -> Oper
             tally.child_sum_ticks,
             tally.unit,
         ),
+        share=make.share(tally.sum_ticks, whole.total if whole else 0.0),
         gap=tally.gap or None,
+        self_total=make.self_total(),
+        self_share=make.share(tally.self_ticks, whole.own if whole else 0.0),
     )
 
 
@@ -197,6 +224,17 @@ class _Maker:
             return self._missing("no samples")
         error = self._resolution_ticks * math.sqrt(self._tally.count)
         return self._measurement(self._tally.sum_ticks, error, _EXACT_METHOD)
+
+    def self_total(self) -> Measurement:
+        total = self.total()
+        if total.value is None:
+            return total
+        error = (total.uncertainty or 0.0) * (2.0 if self._tally.child_sum_ticks else 1.0)
+        value = self._tally.self_ticks * self._scale.per_tick
+        return Measurement(value, total.unit, error, total.sample_count, _SELF_METHOD)
+
+    def share(self, ticks: int, whole: float) -> float | None:
+        return ticks * self._scale.per_tick / whole if self._tally.count and whole else None
 
     def mean(self) -> Measurement:
         if not self._tally.count:

@@ -58,7 +58,12 @@ class Tally:
     @cached_property
     def in_range(self) -> int:
         """Return the number of samples in the buckets."""
-        return self._cumulative[-1] if self.buckets else 0
+        return sum(map(operator.itemgetter(1), self.buckets))
+
+    @property
+    def self_ticks(self) -> int:
+        """Return the time in the operation itself; 0 where a running program's fields do not agree yet."""
+        return max(0, self.sum_ticks - self.child_sum_ticks)
 
     @cached_property
     def _cumulative(self) -> list[int]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from cfctl.compare.comparison import Change, Comparison
 
+_FIGURE_WIDTH = 28
 _DIRECTION_STYLE = {Direction.WORSE: "yellow", Direction.BETTER: "green", Direction.SAME: "dim"}
 
 
@@ -54,8 +55,10 @@ def _table(changes: list[Change], console: Console, shown_unit: str | None) -> N
         ("figure", "left"), ("base", "right"), ("new", "right"), ("change", "right"), ("noise", "right"),
         ("result", "left"),
     ])  # fmt: skip
+    above = ""
     for change in changes:
-        table.add_row(cell(f"{change.name} {change.metric}"), *_values(change, shown_unit), _result(change))
+        table.add_row(_figure(change, above), *_values(change, shown_unit), _result(change))
+        above = change.name
     console.print(table)
     for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
         reasons: dict[str, list[str]] = {}
@@ -65,6 +68,18 @@ def _table(changes: list[Change], console: Console, shown_unit: str | None) -> N
         for reason, names in reasons.items():
             console.print(Text.assemble("\n", (str(verdict), STATUS_STYLE[verdict]), ": ", cell(reason, "")))
             console.print(cell(f"  {', '.join(names)}"), style="dim")
+
+
+def _figure(change: Change, above: str) -> Text:
+    """Return name and metric; a long name has a line of its own, once for the figures below each other."""
+    if len(change.name) + len(change.metric) < _FIGURE_WIDTH:
+        return cell(f"{change.name} {change.metric}")
+    metric = cell(f"  {change.metric}")
+    if change.name == above:
+        return metric
+    module, colon, function = change.name.partition(":")
+    name = cell(f"{module}:").append("\n").append(cell(function)) if colon else cell(change.name)
+    return name.append("\n").append(metric)
 
 
 def _result(change: Change) -> Text:

@@ -25,11 +25,11 @@ FLOOR_MARK: Final = "*"
 # In the order of the table.
 COLUMNS: Final = (
     "count", "rate", "errors", "min", "mean", "stddev", "p50", "p90", "p99", "p99.9", "p99.99", "max",
-    "histogram", "total", "share", "threads", "first-seen", "last-seen",
+    "histogram", "total", "share", "self", "self-share", "threads", "first-seen", "last-seen",
 )  # fmt: skip
 # The first of these that fit are shown when none are asked for.
 _BY_PRIORITY: Final = (
-    "count", "errors", "mean", "p50", "p99", "max", "share", "histogram", "p99.9", "total", "rate", "p90", "min",
+    "count", "errors", "mean", "p50", "p99", "max", "share", "histogram", "self", "p99.9", "total", "rate", "p90", "min",
     "stddev", "p99.99", "threads",
 )  # fmt: skip
 _NAME_WIDTH: Final = 20
@@ -126,11 +126,13 @@ _TIMES: Final[dict[str, Callable[[OperationStatistics], Measurement]]] = {
     "p99.99": lambda o: o.p99_99,
     "max": lambda o: o.max,
     "total": lambda o: o.total,
+    "self": lambda o: o.self_total,
 }
 _OTHERS: Final[dict[str, Callable[[OperationStatistics], str]]] = {
     "count": lambda o: str(o.count),
     "errors": lambda o: errors(o.errors, o.error_ratio),
     "share": lambda o: format_quantity(o.share, "ratio", digits=2),
+    "self-share": lambda o: format_quantity(o.self_share, "ratio", digits=2),
     "threads": lambda o: "-" if o.threads is None else str(o.threads),
     "first-seen": lambda o: _moment(o.first_unix_ns),
     "last-seen": lambda o: _moment(o.last_unix_ns),

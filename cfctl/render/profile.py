@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from cfctl.profile.statistics import FLOOR_MULTIPLE
+from cfctl.profile.tree import chosen_rows, tree_rows
 from cfctl.render.operations import FLOOR_MARK, name_cell, operation_table, quantity
-from cfctl.render.table import cell
+from cfctl.render.stacks import render_stacks
+from cfctl.render.table import ascii_only, cell
+from cfctl.render.tree import tree_footnotes, tree_table
 from cfctl.text import safe_text
 from cfctl.units import format_quantity
 
@@ -20,17 +23,14 @@ if TYPE_CHECKING:
 _PROCESSES_SHOWN: Final = 5
 _PROBLEMS_SHOWN: Final = 10
 _WIDEST: Final = 1000
+_TREE_TOP: Final = 50
 
 
 def render(
     report: ProfileReport, console: Console, shown_unit: str | None, columns: Sequence[str] = ()
 ) -> None:
     """Print the report; without `columns` as many as fit. Text from programs is shown, never interpreted."""
-    console.print(f"Total samples: {report.total_samples}", style="bold")
-    for line in _losses(report):
-        console.print(cell(line, "yellow"), soft_wrap=True)
-    for process in _process_lines(report.processes):
-        console.print(process, soft_wrap=True)
+    _print_head(report, console)
     if report.operations:
         # Columns that were asked for are shown whole, in lines that may be longer than the window.
         table = operation_table(report.operations, console, shown_unit, columns)
@@ -38,8 +38,43 @@ def render(
             whole = console.options.update(max_width=_WIDEST)
             console.width = max(console.width, console.measure(table, options=whole).maximum)
         console.print(table)
-    for line in _footnotes(report):
+    _print_foot(report, console)
+
+
+def render_tree(
+    report: ProfileReport,
+    console: Console,
+    shown_unit: str | None,
+    patterns: Sequence[str] = (),
+    top: int | None = None,
+) -> None:
+    """Print the operations as a tree: the branches that match the patterns, and their longest lines."""
+    _print_head(report, console)
+    rows = tree_rows(report)
+    shown = chosen_rows(rows, patterns, top or _TREE_TOP)
+    if shown:
+        console.print(tree_table(shown, console, shown_unit))
+    if len(shown) < len(rows):
+        console.print(cell(f"{len(shown)} of {len(rows)} lines; more with --top N", "dim"))
+    for line in tree_footnotes(shown, ascii_only(console)):
         console.print(cell(line, "dim"), soft_wrap=True)
+    _print_foot(report, console, tree=True)
+
+
+def _print_head(report: ProfileReport, console: Console) -> None:
+    console.print(f"Total samples: {report.total_samples}", style="bold")
+    for line in _losses(report):
+        console.print(cell(line, "yellow"), soft_wrap=True)
+    for process in _process_lines(report.processes):
+        console.print(process, soft_wrap=True)
+
+
+def _print_foot(report: ProfileReport, console: Console, tree: bool = False) -> None:
+    for line in _footnotes(report, tree):
+        console.print(cell(line, "dim"), soft_wrap=True)
+    if report.stacks is not None:
+        console.print()
+        render_stacks(report.stacks, console)
     for problem in report.problems[:_PROBLEMS_SHOWN]:
         console.print(_long_cell(f"problem: {problem}", "yellow"), soft_wrap=True)
     if len(report.problems) > _PROBLEMS_SHOWN:
@@ -85,7 +120,7 @@ def _process_lines(processes: Sequence[RecordedProcess]) -> Iterator[Text]:
         yield cell(f"and {len(processes) - _PROCESSES_SHOWN} more processes")
 
 
-def _footnotes(report: ProfileReport) -> Iterator[str]:
+def _footnotes(report: ProfileReport, tree: bool) -> Iterator[str]:
     if len(report.operations) < report.recorded_operations:
         yield (
             f"{len(report.operations)} of {report.recorded_operations} operations; "
@@ -101,7 +136,7 @@ def _footnotes(report: ProfileReport) -> Iterator[str]:
                 floor = f"; timer floor {format_quantity(clock.floor_ns, 'ns', digits=2)}"
             error = _relative_error(rate.uncertainty_ppb or 0.0)
             yield f"Clock: {clock.tick_source}; rate from {rate.method}{error}{floor}"
-    if any(operation.near_timer_floor for operation in report.operations):
+    if not tree and any(operation.near_timer_floor for operation in report.operations):
         yield (
             f"{FLOOR_MARK} shorter than {FLOOR_MULTIPLE} timer floors: "
             "a good part of these times is the reading of the timer"

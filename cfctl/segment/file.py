@@ -115,11 +115,15 @@ def read_all(fd: int, path: Path) -> bytes:
     all that is linked when its link is read is there too. Raises SegmentError beyond
     MAX_SEGMENT_BYTES.
     """
-    data = bytearray()
+    parts: list[bytes] = []
+    size = 0
     try:
-        while part := os.pread(fd, 1 << 22, len(data)):
-            data += part
-            if len(data) > layout.MAX_SEGMENT_BYTES:
+        # One part, which is not copied again, unless the file grows meanwhile.
+        wanted = min(os.fstat(fd).st_size, layout.MAX_SEGMENT_BYTES) + 1
+        while part := os.pread(fd, wanted, size):
+            parts.append(part)
+            size += len(part)
+            if size > layout.MAX_SEGMENT_BYTES:
                 raise SegmentError(
                     f"{path} is not read.",
                     f"It holds more than {layout.MAX_SEGMENT_BYTES >> 20} MiB, which no segment does.",
@@ -127,7 +131,7 @@ def read_all(fd: int, path: Path) -> bytes:
                 )
     except OSError as error:
         raise SegmentError(f"{path} can not be read.", os_error_reason(error), _NEXT_STEP_FOREIGN) from error
-    return bytes(data)
+    return b"".join(parts)
 
 
 def liveness(fd: int, header: SegmentHeader) -> Liveness:

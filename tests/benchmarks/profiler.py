@@ -22,7 +22,6 @@ from tests.benchmarks.figure import Figure
 OPERATIONS = 500
 ROUNDS = 9
 CALLS = 20_000
-PAIRS_SAME, PAIRS_SLOWER = 200, 100
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 WRITER = """
@@ -45,7 +44,6 @@ def run() -> Iterator[Figure]:
         yield from _quantile_errors()
         yield _reader_slowdown()
         yield from _peers()
-    yield from _verdicts()
 
 
 def _report_time(directory: str) -> Figure:
@@ -185,44 +183,3 @@ def _optional_peers(bare: Callable[[], None]) -> dict[str, float]:
 
         best["opentelemetry"] = min(timeit.repeat(spanned, number=CALLS // 10, repeat=20)) * 10
     return best
-
-
-def _verdicts() -> Iterator[Figure]:
-    """Alarms of equal sides, and misses of a slower one, drawn from a distribution recorded here."""
-    from cfctl.compare.comparison import Threshold
-    from cfctl.compare.profile import compare
-    from cfctl.records import Verdict
-    from tests.unit.profile_runs import side
-
-    recorded = _recorded_ticks()
-
-    def draw(random: np.random.Generator, count: int) -> Any:
-        return random.choice(recorded, count)
-
-    def sides(pair: int, ratio: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        return side(2 * pair, 10, 20_000, draw=draw), side(2 * pair + 1, 10, 20_000, ratio, draw)
-
-    alarms = sum(compare(*sides(pair, 1.0)).verdict is Verdict.FAIL for pair in range(PAIRS_SAME))
-    threshold = [Threshold.parse("p99:5%")]
-    missed = sum(
-        compare(*sides(pair, 1.1), threshold).verdict is not Verdict.FAIL
-        for pair in range(1000, 1000 + PAIRS_SLOWER)
-    )
-    yield Figure(f"alarms in {PAIRS_SAME} equal pairs", (alarms / PAIRS_SAME * 100,), "%", 5)
-    yield Figure(f"p99 +10 % missed in {PAIRS_SLOWER} pairs", (missed / PAIRS_SLOWER * 100,), "%", 10)
-
-
-def _recorded_ticks() -> Any:
-    """Durations in ticks of a real piece of work, as they came."""
-    import json
-
-    from cfctl._native import ticks
-
-    # Short work: on a busy machine so few of the samples are preempted that their p99 is the work's own.
-    document = {"queue": [1, 2, 3]}
-    found = np.empty(20_000, dtype=np.int64)
-    for index in range(len(found)):
-        start = ticks()
-        json.dumps(document)
-        found[index] = ticks() - start
-    return found

@@ -93,3 +93,24 @@ def test_names_from_a_file_can_not_change_the_terminal(
     _, out, _ = run(capsys, *[str(saved(tmp_path / "a", document))] * 2, "--all")
     assert "\x1b" not in out
     assert "[bold]x" in out
+
+
+def test_a_directory_or_a_glob_stands_for_its_files(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for side in ("old", "new"):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "notes.txt").write_text("no result")
+        for number in (2, 1):
+            saved(tmp_path / side / f"{number}.json", wakeup())
+    document = json.loads(run(capsys, "old", "new/*.json", "--json")[1])
+    assert document["base"] == ["old/1.json", "old/2.json"]
+    assert document["new"] == ["new/1.json", "new/2.json"]
+    saved(tmp_path / "[1].json", wakeup())
+    assert json.loads(run(capsys, "[1].json", "old", "--json")[1])["base"] == ["[1].json"]
+    (tmp_path / "empty").mkdir()
+    for missing in ("empty", "none*.json"):
+        status, out, err = run(capsys, "old", missing)
+        assert (status, out) == (2, "")
+        assert missing in err

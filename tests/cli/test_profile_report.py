@@ -68,6 +68,27 @@ def test_the_table_shows_total_samples_first_and_the_slowest_mean_first(director
     assert all(len(line) <= 80 for line in out.splitlines()[:20])
 
 
+def test_a_tree_takes_filters_and_is_whole_in_json(directory: Path, run: Run) -> None:
+    segment(directory)
+    lines = plain(run("profile", "report", "--tree", "--top", "1", "--sort", "name")[1])
+    assert lines[2].startswith("operation count mean total share self")
+    assert lines[4].startswith("commit {db=x} 30 1.50 ms 45.0 ms")
+    assert not any(line.startswith("parse") for line in lines)
+    assert "1 of 2 lines; more with --top N" in lines
+    filtered = plain(run("profile", "report", "--tree", "--filter", "par*")[1])
+    assert [line.split()[0] for line in filtered[4:5]] == ["parse"]
+    assert run("profile", "report", "--tree", "--json")[1] == run("profile", "report", "--json")[1]
+    operations = json.loads(run("profile", "report", "--tree", "--json")[1])["operations"]
+    assert [o["self_share"] for o in operations] == [o["share"] for o in operations]
+
+
+def test_the_own_times_are_columns(directory: Path, run: Run) -> None:
+    segment(directory)
+    lines = plain(run("profile", "report", "--columns", "self,self-share,total")[1])
+    assert lines[2] == "operation self self-share total"
+    assert lines[4] == "commit {db=x} 45.0 ms 97 % 45.0 ms"
+
+
 def test_sort_and_top_choose_the_rows(directory: Path, run: Run) -> None:
     segment(directory)
     out = run("profile", "report", "--sort", "count", "--top", "1")[1]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from cfctl.errors import InputError
-from cfctl.export import hgrm, openmetrics, perfetto, speedscope
-from cfctl.profile.report import RecordedProcess, Recording, ReportClock, build_report
+from cfctl.export import collapsed, hgrm, openmetrics, perfetto, speedscope
+from cfctl.profile.report import ProfileReport, RecordedProcess, Recording, ReportClock, build_report
+from cfctl.profile.stacks import Stack, parse_collapsed, stack_profile
 from cfctl.profile.tally import Tally
 from cfctl.profile.trace import Trace, TraceSpan
 from cfctl.segment.tick_rate import TickRate
@@ -145,9 +147,105 @@ def nested(profile: dict[str, Any], names: list[str]) -> list[tuple[int, int, st
     return found
 
 
-@pytest.mark.parametrize("exporter", [hgrm, openmetrics, perfetto, speedscope])
+SPEEDSCOPE_UNITS = {"none", "nanoseconds", "microseconds", "milliseconds", "seconds", "bytes"}
+SPEEDSCOPE_PROFILE = {"type", "name", "unit", "startValue", "endValue"}
+
+
+def check_speedscope(document: dict[str, Any]) -> None:
+    """The rules of speedscope's file-format-schema.json, and of its importer where that has none."""
+    assert document["$schema"] == "https://www.speedscope.app/file-format-schema.json"
+    assert set(document) <= {"$schema", "name", "exporter", "activeProfileIndex", "shared", "profiles"}
+    frames = document["shared"]["frames"]
+    for frame in frames:
+        assert "name" in frame
+        assert set(frame) <= {"name", "file", "line", "col"}
+        assert all(type(frame.get(key, "")) is str for key in ("name", "file"))
+        assert type(frame.get("line", 0)) is int
+    for profile in document["profiles"]:
+        assert profile["unit"] in SPEEDSCOPE_UNITS
+        assert profile["startValue"] <= profile["endValue"]
+        if profile["type"] == "evented":
+            assert set(profile) == SPEEDSCOPE_PROFILE | {"events"}
+            assert all(event["type"] in {"O", "C"} for event in profile["events"])
+            used = {event["frame"] for event in profile["events"]}
+        else:
+            assert profile["type"] == "sampled"
+            assert set(profile) == SPEEDSCOPE_PROFILE | {"samples", "weights"}
+            assert len(profile["samples"]) == len(profile["weights"])
+            assert all(weight >= 0 for weight in profile["weights"])
+            used = {frame for sample in profile["samples"] for frame in sample}
+        assert all(0 <= frame < len(frames) for frame in used)
+
+
+@given(SPANS)
+def test_a_timeline_keeps_the_rules_of_speedscopes_schema(spans: list[tuple[int, int, str, int]]) -> None:
+    check_speedscope(json.loads(speedscope.export(trace(*spans))))
+
+
+PERFETTO_KEYS = {"ph", "name", "pid", "tid", "args"}
+
+
+@given(SPANS)
+def test_a_timeline_keeps_the_rules_of_the_trace_event_format(spans: list[tuple[int, int, str, int]]) -> None:
+    document = json.loads(perfetto.export(trace(*spans)))
+    assert document["displayTimeUnit"] in {"ms", "ns"}
+    for event in document["traceEvents"]:
+        if event["ph"] == "M":
+            assert event["name"] in {"process_name", "thread_name"}
+            assert set(event) == PERFETTO_KEYS
+            assert set(event["args"]) == {"name"}
+        else:
+            assert event["ph"] == "X"
+            assert set(event) == PERFETTO_KEYS | {"cat", "ts", "dur"}
+            assert event["ts"] >= 0
+            assert event["dur"] >= 0
+        assert type(event["pid"]) is type(event["tid"]) is int
+
+
+def stacked(*stacks: tuple[str, int]) -> Document:
+    found = [Stack(tuple(frames.split(";")), samples) for frames, samples in stacks]
+    empty = build_report([])
+    return dataclasses.replace(empty, stacks=stack_profile(found, "py-spy 0", 100.0, 0, None))
+
+
+STACKS = st.lists(
+    st.tuples(st.lists(st.sampled_from(["f (a.py:1)", "g (b.py:22)", "h"]), min_size=1).map(";".join), st.integers(1, 99)),
+    min_size=1,
+)  # fmt: skip
+
+
+@given(STACKS)
+def test_stacks_keep_the_rules_of_speedscopes_schema_and_their_weights(stacks: list[tuple[str, int]]) -> None:
+    document = json.loads(speedscope.export(stacked(*stacks)))
+    check_speedscope(document)
+    (profile,) = document["profiles"]
+    assert sum(profile["weights"]) == pytest.approx(sum(samples for _, samples in stacks) / 100)
+    assert profile["endValue"] == pytest.approx(sum(profile["weights"]))
+
+
+@given(STACKS)
+def test_collapsed_stacks_read_back_as_they_were(stacks: list[tuple[str, int]]) -> None:
+    report = stacked(*stacks)
+    assert isinstance(report, ProfileReport)
+    assert report.stacks is not None
+    assert tuple(parse_collapsed(collapsed.export(report))) == report.stacks.stacks
+
+
+def test_a_frame_with_a_semicolon_or_a_line_end_stays_one_frame() -> None:
+    text = collapsed.export(
+        dataclasses.replace(
+            build_report([]),
+            stacks=stack_profile([Stack(("a;b\n9", "c\x1b[31m"), 3)], "x", 1.0, 0, None),
+        )
+    )
+    (stack,) = parse_collapsed(text)
+    assert len(stack.frames) == 2
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("exporter", [collapsed, hgrm, openmetrics, perfetto, speedscope])
 def test_another_document_is_refused(exporter: Any) -> None:
-    other = report({"op": [1]}) if exporter in {perfetto, speedscope} else trace((0, 1, "a", 1))
+    other = report({"op": [1]}) if exporter in {collapsed, perfetto, speedscope} else trace((0, 1, "a", 1))
     with pytest.raises(InputError):
         exporter.export(other)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,8 +16,13 @@ app = command_app()
 
 @app.command()
 def compare(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="The result to compare with, saved as JSON.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The result that is judged, saved as JSON.")],
+    base: Annotated[
+        str,
+        typer.Argument(
+            metavar="BASE", help="What to compare with: a result saved as JSON, a directory, a glob."
+        ),
+    ],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="What is judged: the same.")],
     more_base: Annotated[
         list[str] | None,
         typer.Option("--base", metavar="FILE", help="A further run of the base; repeatable."),
@@ -50,26 +54,28 @@ def compare(
     """Compare two saved results of one kind: diagnosis, calibration, probe.
 
     A figure is better or worse when it moved beyond its noise: the sampling error within a run, and
-    the spread between runs when several are given with --base and --new. It fails when the whole
+    the spread between runs when several are given: by a directory of them, a quoted glob, or with
+    --base and --new. It fails when the whole
     interval of the change is beyond the threshold, 5 % of the base unless --fail-above says
     otherwise; when the interval reaches across it, the verdict is inconclusive.
 
       cfctl probe wakeup --json -o before.json
       cfctl probe wakeup --json -o after.json --slack 1ns
       cfctl compare before.json after.json --fail-on-regression --fail-above 'p99:10%:200ns'
+      cfctl compare runs/before 'runs/after-*.json'
 
     METRIC is a metric of the table (p99), or name and metric ('CPU 0 p99'); * stands for any text.
     With RATIO and DIFFERENCE both must be exceeded. Results of hosts with another CPU, hypervisor
     or container are refused unless --allow-different-hosts is given.
     """
     from cfctl.compare.comparison import Threshold
-    from cfctl.compare.files import compare_files
+    from cfctl.compare.files import compare_files, saved_files
     from cfctl.render.comparison import render, render_all
 
     out = Output.resolve(format, json, output, unit)
     found = compare_files(
-        [Path(base), *map(Path, more_base or [])],
-        [Path(new), *map(Path, more_new or [])],
+        [file for source in (base, *(more_base or ())) for file in saved_files(source)],
+        [file for source in (new, *(more_new or ())) for file in saved_files(source)],
         [Threshold.parse(text) for text in fail_above or []],
         allow_different_hosts,
     )

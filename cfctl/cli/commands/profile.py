@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from typing import Annotated
 
 import typer
 
 from cfctl.cli.exit_codes import ExitCode
-from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, UnitOption, message
+from cfctl.cli.output import TEXT, FormatOption, JsonOption, Output, OutputOption, UnitOption, message
 from cfctl.cli.profile_commands.bench import bench
 from cfctl.cli.profile_commands.convert import import_
 from cfctl.cli.profile_commands.interleave import compare
 from cfctl.cli.profile_commands.report import (
     SortOption,
     TopOption,
+    TreeOption,
+    machine_readable,
     report,
     save,
     say_nothing_recorded,
@@ -57,6 +60,21 @@ def run(
     timeline: Annotated[
         bool, typer.Option("--timeline", help="Keep each thread's latest 8192 samples as a timeline.")
     ] = False,
+    stacks: Annotated[
+        bool, typer.Option("--stacks", help="Sample its Python stacks with py-spy, too.")
+    ] = False,
+    stacks_rate: Annotated[
+        int,
+        typer.Option("--stacks-rate", metavar="HZ", min=1, max=1000, help="Samples per second of --stacks."),
+    ] = 100,
+    stacks_no_pause: Annotated[
+        bool,
+        typer.Option(
+            "--stacks-no-pause",
+            help="Sample without pausing the program: times stay true, stacks may be torn.",
+        ),
+    ] = False,
+    tree: TreeOption = False,
     sort: SortOption = "mean",
     top: TopOption = None,
     format: FormatOption = None,
@@ -75,29 +93,42 @@ def run(
     methods, generators and coroutines, named by their module and qualified name. The functions of
     a script itself are __main__:NAME. A coroutine's time includes what it waits for; a generator's
     is the time in its body. cfctl profile pause and resume switch this off and on meanwhile.
+
+    --stacks attaches py-spy to the program, and with --follow-children to those it starts. It pauses
+    them for each sample, which is in the slowest of the recorded times, unless --stacks-no-pause is
+    given. The functions are shown with their shares of the samples and these shares' errors; --format json
+    keeps all stacks, speedscope and collapsed are for flame graphs.
+
+      cfctl profile run --stacks --format speedscope -o stacks.json -- python app.py
     """
     from cfctl.cli.app import report_error
     from cfctl.errors import CfctlError
     from cfctl.profile.launch import FAILED, LaunchError
     from cfctl.profile.patterns import parse_pattern
     from cfctl.profile.run import run_and_record
-    from cfctl.render.profile import render
+    from cfctl.profile.sampler import Sampler
+    from cfctl.render.profile import render, render_tree
 
     patterns = [parse_pattern(text) for text in function or []]
     where = Output.resolve(format, json, output, unit, to_stderr=True)
     _prune_by_settings()
     try:
-        outcome = run_and_record(command, patterns, follow_children, timeline)
+        sampler = Sampler(stacks_rate, follow_children, not stacks_no_pause) if stacks else None
+        outcome = run_and_record(command, patterns, follow_children, timeline, sampler)
     except LaunchError as error:
         report_error(error)
         raise typer.Exit(error.status) from None
     for note in outcome.notes:
         message(f"cfctl: {safe_text(note, 600)}")
-    if not outcome.report.operations:
+    if not outcome.report.operations and not outcome.report.stacks:
         say_nothing_recorded(f"{safe_text(command[0])} recorded nothing.")
         raise typer.Exit(outcome.status or ExitCode.UNMEASURED)
     try:
-        where.emit(select(outcome.report, where, sort, top), render)
+        found = machine_readable(outcome.report, where)
+        if tree and where.format == TEXT:
+            where.emit(found, functools.partial(render_tree, top=top))
+        else:
+            where.emit(select(found, where, sort, top), render)
     except CfctlError as error:
         report_error(error)
         raise typer.Exit(outcome.status or FAILED) from None

@@ -63,6 +63,12 @@ ColumnsOption = Annotated[
 ]
 
 
+TreeOption = Annotated[
+    bool,
+    typer.Option("--tree", help="Show which operation ran inside of which, and the time in each itself."),
+]
+
+
 def report(
     source: Annotated[
         str | None,
@@ -78,6 +84,7 @@ def report(
         str | None,
         typer.Option("--histogram", metavar="NAME", help="Show the whole distribution of one operation."),
     ] = None,
+    tree: TreeOption = False,
     live: Annotated[
         bool, typer.Option("--live", help="Read again and again while the program runs.")
     ] = False,
@@ -91,33 +98,42 @@ def report(
     """Show the operations of a program that runs, has ended or was killed, slowest mean first.
 
     Columns: count, rate, errors, min, mean, stddev, p50, p90, p99, p99.9, p99.99, max, histogram,
-    total, share, threads, first-seen, last-seen. Without --columns a table has as many as fit.
+    total, share, self, self-share, threads, first-seen, last-seen. Without --columns a table has as many as fit.
 
     Percentiles that have too few samples to stand on are shown as low n: p50 needs 20 samples,
     p90 100, p99 1000, p99.9 10000, p99.99 100000. The standard deviation is that of the histogram's
-    buckets. The share is of the totals of all operations, also of those that ran inside of others.
+    buckets. The share is of the totals of all operations, also of those that ran inside of others;
+    self is the time in the operation itself, without those.
+
+    --tree shows operations under the one they ran directly inside of. One that ran inside of several
+    stands under each with the samples and the time it had there; what ran inside of it is known for
+    all of them together, and stands once, at its own line.
 
     --live refreshes the table on a terminal; elsewhere it writes a line per reading, with --json a
     JSON object per line. It ends when the program does.
     """
     from cfctl.render.operations import parse_columns
-    from cfctl.render.profile import render
+    from cfctl.render.profile import render, render_tree
 
     where = Output.resolve(format, json, output, unit)
+    show: Callable[[ProfileReport, Console, str | None], None]
     show = functools.partial(render, columns=parse_columns(columns) if columns else ())
+    if tree:
+        show = functools.partial(render_tree, patterns=filter or (), top=top)
     if histogram is not None:
         _show_histogram(load(source), histogram, where)
         return
 
     def shown(found: ProfileReport) -> ProfileReport:
-        return select(found, where, sort, top, filter)
+        # A tree hangs together by all operations, and is cut when it is drawn.
+        return found if tree and where.format == TEXT else select(found, where, sort, top, filter)
 
     if live:
         _follow(source, where, shown, show, (interval, updates))
         return
     found = load(source)
-    where.emit(shown(found), show)
-    if not found.operations:
+    where.emit(shown(machine_readable(found, where)), show)
+    if not found.operations and not found.stacks:
         say_nothing_recorded("The segment holds no operation.")
         raise typer.Exit(ExitCode.UNMEASURED)
 
@@ -162,6 +178,11 @@ def with_host(found: ProfileReport, here: bool = False) -> ProfileReport:
     if found.host is not None or not (here or in_this_boot):
         return found
     return dataclasses.replace(found, host=to_plain(fingerprint()))
+
+
+def machine_readable(found: ProfileReport, where: Output) -> ProfileReport:
+    """Return the report as it is saved: with its host, where what is written is not for people only."""
+    return with_host(found) if where.format == "json" else found
 
 
 def write_report(found: ProfileReport, output: str) -> None:
