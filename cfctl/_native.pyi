@@ -1,8 +1,9 @@
 """The typed face of the C core."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from types import CodeType, TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, final
+from typing import Any, Generic, ParamSpec, Self, TypeVar, final
 
 from typing_extensions import Buffer
 
@@ -128,6 +129,9 @@ def timeline_start() -> None:
 def count_folded(name: str, /) -> None:
     """Count a label set of the operation that was folded into another row."""
 
+def is_error(exception: BaseException) -> bool:
+    """Return whether an exception is a failure of what it left: any but SystemExit with a status of 0."""
+
 # Histograms: buffers of native uint64, HISTOGRAM_BUCKETS long
 
 def histogram_merge(into: bytearray, source: bytes | bytearray | memoryview) -> None:
@@ -221,6 +225,58 @@ class TimedFunction(Generic[_P, _R]):
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R: ...
     def __get__(self, instance: Any, owner: type | None = None, /) -> Any: ...
 
+# Pools
+
+class Pool:
+    """Objects that are used again; cfctl.Pool and cfctl.BufferPool are what applications use."""
+
+    def __new__(
+        cls,
+        factory: Callable[[], Any],
+        reset: Callable[[Any], object] | None,
+        max_idle: int,
+        name: str,
+        debug: bool = False,
+        item_bytes: int = 0,
+        zero: bool = False,
+    ) -> Self:
+        """Return an empty pool; with `item_bytes` of bytearrays of that size, cleared with `zero`."""
+    @property
+    def name(self) -> str: ...
+    def acquire(self) -> Any: ...
+    def release(self, item: Any, /) -> None: ...
+    def item(self) -> AbstractContextManager[Any]: ...
+    def clear(self) -> None:
+        """Drop all idle items; they count as discarded."""
+    def counters(self) -> dict[str, int]:
+        """Return the fields of the kind "pool", and unwatchable and in_segment."""
+
+# Python's own memory
+
+def track_begin() -> None:
+    """Count the allocations of the domains mem and obj; NotImplementedError where that is impossible."""
+
+def track_end() -> bool:
+    """End one track_begin; False when somebody removed the hooks meanwhile, so that counts are missing."""
+
+def track_counts() -> tuple[int, int, int, int, int, int]:
+    """Return allocations, reallocations, frees, requested bytes, allocations above 512 bytes, failures."""
+
+def track_record(name: str, duration_ns: int, counts: tuple[int, int, int, int, int, int], /) -> bool:
+    """Add a window to the segment's kind "pymalloc"; False when it has no room."""
+
+def interpreter_collection(is_full: bool, collected: int, uncollectable: int, pause_ns: int, /) -> bool:
+    """Add a garbage collection to the segment's kind "interpreter"; False when it has no room."""
+
+def interpreter_facts(gc_enabled: bool, frozen: int, blocks: int, /) -> bool:
+    """Share these facts and the heap of malloc in the kind "interpreter"; False when it has no room."""
+
+def clear_garbage(objects: list[Any], /) -> None:
+    """Call tp_clear of each object, as the collector does; only for what nothing else refers to."""
+
+def heap_read() -> tuple[int, int, int, int] | None:
+    """Return bytes in use, free, mapped by themselves and trimmable of malloc's heap; about 1 us an arena."""
+
 # Instrumentation by name
 
 @final
@@ -244,6 +300,9 @@ class Monitor:
         """PY_YIELD: a generator or coroutine leaves the stack; a generator's clock stops."""
     def resume(self, code: CodeType, offset: int, error: BaseException | None = None, /) -> None:
         """PY_RESUME and PY_THROW: it goes on where it was suspended."""
+    def forked(self) -> None:
+        """Take note that this process was just forked off: what is suspended is its parent's to record."""
+
     def flush(self) -> None:
         """Record the generators that were suspended or dropped; when the program ends."""
     def install(self) -> None: ...

@@ -6,6 +6,7 @@ CfctlError
   +-- UnobservableError     the machine or its permissions do not let cfctl measure
   |     +-- CalibrationError  the clock could not be calibrated
   +-- SegmentError          a segment is missing, foreign, torn or truncated
+  +-- PoolError             an item is not the pool's, or is released twice
   +-- StateError            a state file or directory can not be read or written
   +-- ResourceExhausted     a ring was full: nothing was accepted
   +-- SubscriptionNotFound  a subscription has ended, or never was this bus's
@@ -47,6 +48,10 @@ class CalibrationError(UnobservableError):
 
 class SegmentError(CfctlError):
     """Raised when a segment is missing, foreign, torn or truncated."""
+
+
+class PoolError(CfctlError):
+    """Raised when an item is not the pool's, or is released twice, or the factory made no new one."""
 
 
 class StateError(CfctlError):

@@ -116,6 +116,9 @@ def judge_budget(
     latency = measured.latency if measured else None
     if measured is not None and latency is None:
         why_not = measured.reasons.get("latency", why_not)
+    if latency is not None and latency.use != use:
+        why_not = f"the capture holds the latency of {latency.use}, not of {use} (cfctl capture --for {use})"
+        latency = None
 
     def budget(
         verdict: Verdict,

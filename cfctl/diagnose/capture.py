@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 # Counters of the start of the interval by target and sample.
 Samples = dict[int | None, dict[Sample, Any]]
 Probe = Callable[[ProbePlan, "Measurements", Callable[[str], None]], "Measurements"]
-PROBE_SCHEMA: Final = "cfctl.probe."
 NOT_WANTED: Final = "the capture was made without measurements"
 
 
@@ -51,16 +49,14 @@ class CaptureRequest:
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """An archive, and how many files of the host and documents of probes it holds."""
+    """An archive, and how many files of the host it holds."""
 
     archive: bytes
     host_files: int
-    probe_count: int
 
 
 def capture(
     request: CaptureRequest,
-    probes: Mapping[str, dict[str, Any]] | None = None,
     *,
     open_view: Callable[[str], HostView] = HostView,
     measure: Callable[[], Measurements] = measure_host,
@@ -70,8 +66,7 @@ def capture(
 ) -> Capture:
     """Return a host as an archive: the reads of all checks under all profiles, and the measurements.
 
-    `probes` are saved documents of probes by file name; they are kept as they are. A captured host
-    is captured again as it was. Takes the interval and the time of the measurements.
+    A captured host is captured again as it was. Takes the interval and the time of the measurements.
     """
     before, now, samples, measurements, reason = _opened(request, open_view, measure, probe, sleep, progress)
     progress("recording what the checks read")
@@ -84,30 +79,13 @@ def capture(
         if view is not None:
             files |= _moment(name, view)
     host_files = sum(len(view.files) for view in moments.values() if view is not None)
-    documents = dict(probes or {})
-    files |= {f"probes/{name}": to_json(document).encode() for name, document in documents.items()}
     index = {
         "schema": SCHEMA, "version": VERSION, "cfctl": __version__, "files": len(files) + 1,
         "pid": request.pid, "cpu_brand": brand, "measurements": to_plain(measurements),
-        "measurements_reason": reason, "probes": sorted(documents),
+        "measurements_reason": reason,
     }  # fmt: skip
     files[INDEX_NAME] = to_json(index).encode()
-    return Capture(pack(files), host_files, len(documents))
-
-
-def probe_names(documents: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return saved results of probes under the names they have in a capture; raises InputError for others."""
-    named: dict[str, dict[str, Any]] = {}
-    for document in documents:
-        schema = document["schema"]
-        if not schema.startswith(PROBE_SCHEMA):
-            raise InputError(
-                f"A {schema[:80]} is no result of a probe.", f"Its schema would be {PROBE_SCHEMA}*."
-            )
-        kind = re.sub(r"[^a-z0-9]+", "-", schema.removeprefix(PROBE_SCHEMA).lower())[:40]
-        number = sum(name.startswith(f"{kind}-") for name in named) + 1
-        named[f"{kind}-{number}.json"] = document
-    return named
+    return Capture(pack(files), host_files)
 
 
 def _opened(

@@ -21,6 +21,7 @@ from cfctl.diagnose.record import (
     Commands,
     Scope,
     Status,
+    Subject,
     Threshold,
 )
 from cfctl.diagnose.subject import NOT_MEASURED, Facts, Host, Sample
@@ -91,7 +92,7 @@ class Check:
     def probes(self) -> frozenset[str]:
         """Return the measurements it needs to judge, and to put a number on an issue."""
         own = {self.impact.probe} if self.impact is not None else set()
-        return frozenset(own | set(self.needs) - {"interval", "pid"})
+        return frozenset(own | set(self.needs) - {"interval", "pid", "segments"})
 
     def described(self) -> CheckDescription:
         """Return the check as it stands in the catalogue."""
@@ -121,7 +122,7 @@ def check(
 
     `rule` and `source` state the threshold and its origin. `sample` is what the check compares at
     the two ends of the interval. `needs` names what a run must provide: "interval" (set with
-    `sample`), "measurements", "pid", or a probe by its name in `cfctl.diagnose.impact`. `impact`
+    `sample`), "measurements", "pid", "segments", or a probe by its name in `cfctl.diagnose.impact`. `impact`
     says which probe puts a number on an issue. `verify` is the command that shows whether the fix
     worked, where that is not this check again. A check reads through its Host, raises UnobservableError when
     a thing can not be seen, and returns Pass, NotApplicable or Issue.
@@ -140,12 +141,17 @@ def check(
 
 
 @cache
-def catalogue() -> tuple[Check, ...]:
+def every_check() -> tuple[Check, ...]:
     """Return every check of the modules in `cfctl.diagnose.checks`, in the order of the areas."""
     for module in sorted(module.name for module in pkgutil.iter_modules(check_modules.__path__)):
         import_module(f"{check_modules.__name__}.{module}")
     areas = list(Area)
     return tuple(sorted(_registered.values(), key=lambda c: areas.index(c.area)))
+
+
+def catalogue(subject: Subject = Subject.LATENCY) -> tuple[Check, ...]:
+    """Return the checks of one subject, in the order of the areas."""
+    return tuple(check for check in every_check() if check.area.subject is subject)
 
 
 def run_check(checked: Check, facts: Facts) -> CheckResult:
@@ -214,9 +220,12 @@ def verify_command(checked: Check, host: Host) -> str:
 
     PID in a check's own command stands for the target.
     """
-    pid = "" if host.pid is None else f" --pid {host.pid}"
     if checked.verify is None:
-        return f"cfctl diagnose latency --only {checked.id}{pid}"
+        if checked.area.subject is Subject.LATENCY:
+            pid = "" if host.pid is None else f" --pid {host.pid}"
+            return f"cfctl diagnose latency --only {checked.id}{pid}"
+        program = "" if host.pid is None else f" {host.pid}"
+        return f"cfctl diagnose {checked.area.subject}{program} --only {checked.id}"
     return checked.verify if host.pid is None else checked.verify.replace("PID", str(host.pid))
 
 

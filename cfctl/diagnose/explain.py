@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cfctl.diagnose.advice import kernel_is_writable
-from cfctl.diagnose.engine import Check, catalogue, run_check, verify_command
+from cfctl.diagnose.engine import Check, every_check, run_check, verify_command
 from cfctl.diagnose.profiles import PROFILES
 from cfctl.diagnose.run import unknown_check
 from cfctl.diagnose.subject import Facts, Host
@@ -47,7 +47,7 @@ class CheckPages(Document):
 
 def explained(names: Sequence[str], open_view: Callable[[], HostView] = HostView) -> CheckPages:
     """Return the pages of checks; raises InputError for one that does not exist."""
-    known = {check.id: check for check in catalogue()}
+    known = {check.id: check for check in every_check()}
     for name in names:
         if name not in known:
             raise unknown_check(name, known)

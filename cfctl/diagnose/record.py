@@ -40,6 +40,13 @@ class Actor(enum.StrEnum):
     INFORMATIONAL = "informational"
 
 
+class Subject(enum.StrEnum):
+    """What is diagnosed: a command of `cfctl diagnose` each, with checks of its own."""
+
+    LATENCY = "latency"
+    MEMORY = "memory"
+
+
 class Area(enum.StrEnum):
     """The areas of the catalogue, in its order."""
 
@@ -52,6 +59,15 @@ class Area(enum.StrEnum):
     PROCESS = "process"
     NETWORK = "network"
     STORAGE = "storage"
+    PROCESS_MEMORY = "process memory"
+
+    @property
+    def subject(self) -> Subject:
+        """Return what the checks of this area diagnose."""
+        return _SUBJECTS.get(self, Subject.LATENCY)
+
+
+_SUBJECTS: Final = {Area.PROCESS_MEMORY: Subject.MEMORY}
 
 
 class Scope(enum.StrEnum):
@@ -138,7 +154,8 @@ class Diagnosis(Document):
 
     `verdict` is fail for an issue at or above `fail_on` whose actor is you or a missed target, else
     inconclusive when the target could not be judged or a check named in `required` could not observe
-    its subject, else pass. `budget` is the judgement over the target, None without one.
+    its subject, else pass. `budget` is the judgement over the target, None without one. `subject`
+    says which checks ran; `segments` are the files of the programs that were looked into.
     """
 
     SCHEMA: ClassVar[str] = "cfctl.diagnosis"
@@ -158,6 +175,8 @@ class Diagnosis(Document):
     counts: dict[str, int]
     checks: tuple[CheckResult, ...]
     budget: Budget | None = None
+    subject: Subject = Subject.LATENCY
+    segments: tuple[str, ...] = ()
 
     def judgements(self) -> tuple[Judgement, ...]:
         """Return the target and each check that applies.

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.budget import Budget, Target, judge_budget
-from cfctl.diagnose.engine import Check, catalogue, run_check
+from cfctl.diagnose.engine import Check, catalogue, every_check, run_check
 from cfctl.diagnose.measure import measure_host
 from cfctl.diagnose.measurements import Measurements
 from cfctl.diagnose.offline import Captured, open_captured
 from cfctl.diagnose.probing import DEFAULT_DURATION_NS, LATENCY, ProbePlan, probe_host
 from cfctl.diagnose.profiles import PROFILES, use_of
-from cfctl.diagnose.record import Actor, Catalogue, CheckResult, Diagnosis, Status
+from cfctl.diagnose.record import Actor, Catalogue, CheckResult, Diagnosis, Status, Subject
 from cfctl.diagnose.subject import Facts, sampled
 from cfctl.errors import InputError
 from cfctl.host.fingerprint import fingerprint
@@ -24,10 +24,13 @@ from cfctl.records import Severity, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from cfctl.diagnose.live import LiveWatch
+
 NOT_WANTED: Final = "not asked for (--quick, --no-measure)"
 NOT_NEEDED: Final = "no selected check needs a measurement"
 
 _STATUS_ORDER: Final = (Status.ISSUE, Status.ERROR, Status.UNOBSERVABLE, Status.NOT_APPLICABLE, Status.PASS)
+_SEEN: Final = (Status.ISSUE, Status.PASS)
 _ACTOR_ORDER: Final = (Actor.YOU, Actor.HOST_OPERATOR, Actor.INFORMATIONAL, None)
 
 
@@ -52,6 +55,7 @@ class Request:
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
+    subject: Subject = Subject.LATENCY
 
 
 def diagnose(
@@ -62,21 +66,22 @@ def diagnose(
     probe: Callable[[ProbePlan, Measurements, Callable[[str], None]], Measurements] = probe_host,
     sleep: Callable[[float], None] = time.sleep,
     progress: Callable[[str], None] = lambda _: None,
+    live: LiveWatch | None = None,
 ) -> Diagnosis:
-    """Return the diagnosis a request asks for.
+    """Return the diagnosis a request asks for; `live` watches programs meanwhile.
 
     Takes the interval, the probes' duration and some seconds on a live host, milliseconds on a captured
     one. Raises InputError for an unknown check, profile, sysroot, CPU or process.
     """
     checks = selected(request)
     captured = None if request.sysroot == "/" else open_captured(request.sysroot, open_view)
-    facts = _observed(request, checks, captured, open_view, sleep, progress)
+    facts = _observed(request, checks, captured, open_view, live.watch if live else sleep, progress)
     # After the interval: what the probes do must not show in the counters.
     if captured is None:
         measurements, reason = _measured(request, checks, measure, probe, progress)
     else:
         measurements, reason = _measured_before(captured, request, checks)
-    facts = replace(facts, measurements=measurements)
+    facts = replace(facts, measurements=measurements, live=None if live is None else live.seen())
     results = []
     for check in checks:
         progress(f"checking {check.id}")
@@ -102,6 +107,8 @@ def diagnose(
         {status.value: sum(result.status is status for result in results) for status in Status},
         ranked(results),
         budget,
+        request.subject,
+        () if facts.live is None else facts.live.paths,
     )
 
 
@@ -149,20 +156,20 @@ def selected(request: Request) -> tuple[Check, ...]:
     """Return the checks a request names; raises InputError for names that do not exist."""
     if request.profile not in PROFILES:
         raise InputError(f"There is no profile '{request.profile}'.", f"Profiles: {', '.join(PROFILES)}.")
-    known = [check.id for check in catalogue()]
+    known = [check.id for check in catalogue(request.subject)]
     for name in (*request.only, *request.skip, *request.required):
         if name not in known:
             raise unknown_check(name, known)
     return tuple(
         check
-        for check in catalogue()
+        for check in catalogue(request.subject)
         if (not request.only or check.id in request.only) and check.id not in request.skip
     )
 
 
-def described(names: tuple[str, ...]) -> Catalogue:
-    """Return the catalogue, or the named checks of it; raises InputError for one that does not exist."""
-    known = {check.id: check for check in catalogue()}
+def described(names: tuple[str, ...], subject: Subject = Subject.LATENCY) -> Catalogue:
+    """Return a subject's catalogue, or the named checks of any; raises InputError for one that does not exist."""
+    known = {check.id: check for check in (every_check() if names else catalogue(subject))}
     for name in names:
         if name not in known:
             raise unknown_check(name, known)
@@ -189,7 +196,9 @@ def _observed(
     if captured is not None:
         before = captured.before
     else:
-        before = open_view(request.sysroot) if samples and request.interval_ns > 0 else None
+        # Programs are watched during the interval whether a counter of the host is compared or not.
+        wanted = samples or request.subject is not Subject.LATENCY
+        before = open_view(request.sysroot) if wanted and request.interval_ns > 0 else None
     _check_target(before or (captured.now if captured else open_view(request.sysroot)), pid)
     values = {} if before is None else {sample: sampled(sample, before, pid) for sample in samples}
     if before is not None and captured is None:
@@ -241,5 +250,11 @@ def judged(
         return Verdict.INCONCLUSIVE, f"required and not observed: {', '.join(unseen)}"
     if budget is not None and budget.verdict is Verdict.INCONCLUSIVE:
         return Verdict.INCONCLUSIVE, f"the target can not be judged: {budget.reason}"
+    blind = [result for result in by_id.values() if result.is_unseen]
+    if blind and not any(result.status in _SEEN for result in by_id.values()):
+        return (
+            Verdict.INCONCLUSIVE,
+            f"nothing was observed: {len(blind)} of {len(by_id)} checks could not see",
+        )
     met = "the target is met, " if budget is not None else ""
     return Verdict.PASS, f"{met}no issue at or above {fail_on} that you can fix"

@@ -19,6 +19,9 @@ from cfctl.host.view import HostView, Lack, UnreadableError, shown
 from cfctl.text import safe_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cfctl.diagnose.live import Live, SeenEntry
     from cfctl.diagnose.measurements import Measurements
 
 T = TypeVar("T")
@@ -50,6 +53,7 @@ class Facts:
     measurements: Measurements | None
     before: HostView | None = None
     samples_before: dict[Sample, Any] = field(default_factory=dict)
+    live: Live | None = None
 
     @cached_property
     def environment(self) -> Environment:
@@ -217,6 +221,19 @@ class Host:
         if seconds <= 0:
             raise UnobservableError("the two samples do not say how far apart they are")
         return Change(earlier, self.now(sample), seconds)
+
+    def live(self) -> Live:
+        """Return what was seen of running programs; raises when nothing was looked at."""
+        if self.facts.live is None:
+            raise UnobservableError("no program was looked at")
+        return self.facts.live
+
+    def entries(self, kind: str) -> Sequence[SeenEntry]:
+        """Return the instruments of a kind in the segments of the programs that are diagnosed.
+
+        Raises UnobservableError when there is no segment.
+        """
+        return self.live().entries(kind)
 
     def measured(self) -> Measurements:
         """Return what was measured; raises when nothing was."""

@@ -27,6 +27,15 @@
  * counter may call it; its readers use cf_load_relaxed. */
 #define cf_bump(p, v) cf_store_relaxed((p), cf_load_relaxed(p) + (v))
 
+/* One turn of a spin loop: reading on at once would take the line from its writer again. */
+static inline void cf_relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __asm__ volatile("pause");
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 #define cf_likely(x) __builtin_expect(!!(x), 1)
 #define cf_unlikely(x) __builtin_expect(!!(x), 0)
 

@@ -26,21 +26,13 @@ struct game {
 /* How often a waiting side looks at the clock: a look costs 24 ns, a wait may be milliseconds. */
 enum { SPINS_PER_LOOK = 4096 };
 
-static inline void relax(void) {
-#if defined(__x86_64__) || defined(__i386__)
-    __asm__ volatile("pause");
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 /* Waits for a message other than `last`; false when the game is over. */
 static bool receive(struct game *game, struct line *line, uint64_t last, uint64_t *message) {
     for (uint32_t spin = 1;; spin++) {
         *message = cf_load_acquire(&line->tick); /* pairs with send() */
         if (*message != last)
             return true;
-        relax();
+        cf_relax();
         if (spin % SPINS_PER_LOOK != 0)
             continue;
         if (cf_load_relaxed(&game->stop) || cf_os_ns(CLOCK_MONOTONIC_RAW) > game->deadline_ns) {

@@ -63,6 +63,22 @@ static void note_gap(struct cf_jitter_result *result, uint64_t start_tick, uint6
     keep(kept, capacity, &result->kept, gap);
 }
 
+/* Takes what happened while a gap was noted off the next one: a switch in it makes the noting long.
+ */
+static uint64_t settle_usage(uint64_t noted_at, uint64_t *least_noting, struct usage *usage) {
+    enum { LONG = 2, TRIES = 4 };
+    uint64_t last = cf_ticks(), noting = last - noted_at;
+    for (int tries = 0; noting > LONG * *least_noting && tries < TRIES; tries++) {
+        uint64_t before = last;
+        *usage = read_usage();
+        last = cf_ticks();
+        noting = last - before;
+    }
+    if (last - noted_at < *least_noting)
+        *least_noting = last - noted_at;
+    return last;
+}
+
 void cf_probe_jitter(uint64_t start_tick, uint64_t duration_ticks, uint64_t threshold_ticks,
                      int inspect, struct cf_gap *kept, uint64_t capacity, const uint32_t *stop,
                      struct cf_jitter_result *result) {
@@ -75,7 +91,7 @@ void cf_probe_jitter(uint64_t start_tick, uint64_t duration_ticks, uint64_t thre
     cf_thread_load_read(&result->load);
     while (cf_ticks() < start_tick && !cf_load_relaxed(stop))
         ;
-    uint64_t last = cf_ticks(), turns = 0;
+    uint64_t last = cf_ticks(), turns = 0, least_noting = UINT64_MAX / 2;
     uint64_t end = last + duration_ticks;
     result->start_tick = last;
     while (last < end && !cf_load_relaxed(stop)) {
@@ -83,7 +99,7 @@ void cf_probe_jitter(uint64_t start_tick, uint64_t duration_ticks, uint64_t thre
         turns++;
         if (cf_unlikely(now - last > threshold_ticks)) {
             note_gap(result, last, now - last, inspect, &usage, kept, capacity);
-            last = cf_ticks();
+            last = inspect ? settle_usage(now, &least_noting, &usage) : cf_ticks();
             result->handling_ticks += last - now;
             continue;
         }

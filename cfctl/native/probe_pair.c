@@ -50,6 +50,7 @@ static int await_spinning(const struct pair *pair, uint32_t mine) {
     for (uint32_t spins = 0; cf_load_acquire(pair->token) != mine; spins++) {
         if (spins % SPINS_BETWEEN_LOOKS == SPINS_BETWEEN_LOOKS - 1 && gave_up(pair))
             return -1;
+        cf_relax();
     }
     return 0;
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "atomic.h"
+#include "owner.h"
 
 struct instrument {
     const struct cf_kind *kind;
@@ -31,21 +32,13 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t thread_key;
 
-/* All below is guarded by `lock`. */
-static char directory[CF_SEGMENT_PATH_BYTES];
-static char run_id[40];
-static uint64_t limit_bytes = CF_SEGMENT_DEFAULT_LIMIT;
-static struct cf_segment segment = {.fd = -1};
-static int open_result;
-static uint32_t control; /* what a new segment's control word starts with */
+/* All below is guarded by `lock`, which is taken before the owner's. */
 static struct instrument *instruments;
 static uint32_t instrument_count, instrument_capacity;
 static struct kind_table kinds[MAX_KINDS];
 
-/* The open segment's header, read without the lock. */
-static struct cf_segment_header *open_header;
-
 _Thread_local struct cf_thread cf_thread;
+uint32_t cf_process_generation;
 
 /* Gives a thread's shards back when it ends. `argument` is its cf_thread. */
 static void thread_ended(void *argument) {
@@ -69,14 +62,9 @@ static void after_fork_in_parent(void) {
     pthread_mutex_unlock(&lock);
 }
 
-/* The child has one thread, this one: it forgets the parent's segment and opens its own when it
- * first records. A pause holds in the child too. */
+/* The child has one thread, this one; its owner has forgotten the parent's segment. */
 static void after_fork_in_child(void) {
-    cf_store_release(&open_header, NULL);
-    if (segment.header) {
-        control = cf_load_relaxed(&segment.header->control);
-        cf_segment_forget(&segment);
-    }
+    cf_process_generation++;
     for (uint32_t id = 0; id < instrument_count; id++)
         instruments[id].entry = 0;
     memset(kinds, 0, sizeof kinds);
@@ -89,62 +77,36 @@ static void after_fork_in_child(void) {
     pthread_mutex_unlock(&lock);
 }
 
-static void process_ends(void) {
-    pthread_mutex_lock(&lock);
-    if (segment.header)
-        cf_segment_close(&segment);
-    pthread_mutex_unlock(&lock);
-}
-
 static void initialise(void) {
     pthread_key_create(&thread_key, thread_ended);
+    cf_owner_find();
+    cf_owner_register();
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-    atexit(process_ends);
 }
 
-int cf_process_configure(const char *new_directory, const char *new_run_id, uint64_t new_limit) {
-    if (strlen(new_directory) >= sizeof directory ||
-        (new_run_id && strlen(new_run_id) >= sizeof run_id))
-        return -ENAMETOOLONG;
-    pthread_mutex_lock(&lock);
-    snprintf(directory, sizeof directory, "%s", new_directory);
-    snprintf(run_id, sizeof run_id, "%s", new_run_id ? new_run_id : "");
-    limit_bytes = new_limit;
-    pthread_mutex_unlock(&lock);
-    return 0;
-}
-
-static int open_locked(void) {
-    if (segment.header)
-        return open_result;
-    open_result =
-        directory[0] ? cf_segment_open(&segment, directory, run_id, limit_bytes) : -ENOENT;
-    if (open_result != 0 && cf_segment_open_anonymous(&segment, limit_bytes) != 0)
-        open_result = -ENOMEM;
-    if (segment.header)
-        segment.header->control = control;
-    /* Partner: the acquire in cf_process_header. */
-    cf_store_release(&open_header, segment.header);
-    return open_result;
+int cf_process_configure(const char *directory, const char *run_id, uint64_t limit_bytes) {
+    pthread_once(&once, initialise);
+    return cf_owner_configure(directory, run_id, limit_bytes);
 }
 
 int cf_process_open(void) {
     pthread_once(&once, initialise);
-    pthread_mutex_lock(&lock);
-    int result = open_locked();
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_lock(&cf_owner()->lock);
+    int result = cf_owner_open_locked();
+    pthread_mutex_unlock(&cf_owner()->lock);
     return result;
 }
 
 size_t cf_process_path(char *path, size_t capacity) {
-    pthread_mutex_lock(&lock);
-    int length = snprintf(path, capacity, "%s", segment.header ? segment.path : "");
-    pthread_mutex_unlock(&lock);
+    struct cf_owner *owner = cf_owner();
+    pthread_mutex_lock(&owner->lock);
+    int length = snprintf(path, capacity, "%s", owner->segment.header ? owner->segment.path : "");
+    pthread_mutex_unlock(&owner->lock);
     return length > 0 ? (size_t)length : 0;
 }
 
 struct cf_segment_header *cf_process_header(void) {
-    return cf_load_acquire(&open_header);
+    return cf_load_acquire(&cf_owner()->open_header);
 }
 
 static bool is_instrument(const struct instrument *known, const struct cf_kind *kind,
@@ -201,21 +163,23 @@ static uint64_t *kind_fields(const struct cf_kind *kind) {
     return NULL;
 }
 
+/* With both locks held. */
 static struct cf_shard *claim_locked(struct instrument *instrument) {
-    open_locked();
-    if (!segment.header)
+    cf_owner_open_locked();
+    struct cf_segment *segment = &cf_owner()->segment;
+    if (!segment->header)
         return NULL;
     if (instrument->entry == 0) {
         uint64_t *fields = kind_fields(instrument->kind);
         if (!fields ||
-            cf_segment_add_entry(&segment, instrument->kind, instrument->name,
+            cf_segment_add_entry(segment, instrument->kind, instrument->name,
                                  instrument->name_bytes, instrument->name + instrument->name_bytes,
                                  instrument->label_bytes, fields, &instrument->entry) != 0) {
-            cf_add_relaxed(&segment.header->shards_refused, 1);
+            cf_add_relaxed(&segment->header->shards_refused, 1);
             return NULL;
         }
     }
-    return cf_segment_claim_shard(&segment, instrument->entry, (uint64_t)syscall(SYS_gettid));
+    return cf_segment_claim_shard(segment, instrument->entry, (uint64_t)syscall(SYS_gettid));
 }
 
 /* Makes room for one more id in the thread's table. False when there is no memory. */
@@ -248,11 +212,23 @@ void *cf_process_claim(uint32_t id) {
     if (!grow_thread_table(id))
         return NULL;
     pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&cf_owner()->lock);
     struct cf_shard *shard = id < instrument_count ? claim_locked(&instruments[id]) : NULL;
+    pthread_mutex_unlock(&cf_owner()->lock);
     pthread_mutex_unlock(&lock);
     thread->refused[id] = shard == NULL;
     thread->payloads[id] = shard ? cf_shard_payload(shard) : NULL;
     return thread->payloads[id];
+}
+
+struct cf_shard *cf_process_claim_shard(uint32_t id) {
+    pthread_once(&once, initialise);
+    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&cf_owner()->lock);
+    struct cf_shard *shard = id < instrument_count ? claim_locked(&instruments[id]) : NULL;
+    pthread_mutex_unlock(&cf_owner()->lock);
+    pthread_mutex_unlock(&lock);
+    return shard;
 }
 
 int cf_process_make_spans(void) {

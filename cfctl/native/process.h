@@ -34,6 +34,15 @@ int64_t cf_process_instrument(const struct cf_kind *kind, const char *name, uint
  * the thread ends; NULL when it was refused (samples_lost is the caller's to count). */
 void *cf_process_claim(uint32_t instrument);
 
+/* Returns a shard of an instrument that belongs to an object and not to a thread, for the process
+ * generation it was asked in; NULL when it was refused. Its writers serialise with each other and
+ * give it back by cf_segment_release_shard, in that generation only. */
+struct cf_shard *cf_process_claim_shard(uint32_t instrument);
+
+/* How many forks lie between this process and the one that loaded the core. A forked child's shards
+ * are gone: whoever keeps one compares before each use. */
+extern uint32_t cf_process_generation;
+
 /* Counts samples that could not be recorded. */
 void cf_process_lost(uint64_t samples);
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,13 +16,30 @@
 #include "place.h"
 #include "tick.h"
 
-enum { NAME_ATTEMPTS = 100 };
+enum {
+    NAME_ATTEMPTS = 100,
+    RESERVED_BYTES = 4096,
+    /* Where the file's descriptor is out of the way: a shell gives low numbers to redirections, and
+     * a program may expect the next one to be free. */
+    HIGH_DESCRIPTOR = 960,
+    HIGH_DESCRIPTOR_OF_FEW = 200,
+};
 
-static void fill_identity(struct cf_segment_header *header, const char *run_id) {
-    header->pid = (uint64_t)getpid();
+/* What names a process for good, read once for the file's name and the header. */
+struct identity {
+    uint64_t pid, start_time, pid_namespace;
+};
+
+static struct identity own_identity(void) {
+    return (struct identity){(uint64_t)getpid(), cf_place_start_time(), cf_place_pid_namespace()};
+}
+
+static void fill_identity(struct cf_segment_header *header, const struct identity *identity,
+                          const char *run_id) {
+    header->pid = identity->pid;
     header->uid = (uint32_t)geteuid();
-    header->start_time = cf_place_start_time();
-    header->pid_namespace = cf_place_pid_namespace();
+    header->start_time = identity->start_time;
+    header->pid_namespace = identity->pid_namespace;
     cf_place_boot_id(header->boot_id, sizeof header->boot_id);
     long length =
         cf_place_read("/proc/self/cmdline", header->command_line, sizeof header->command_line);
@@ -38,8 +56,9 @@ static void take_pair(uint64_t *tick, uint64_t *raw_ns) {
     cf_store_relaxed(raw_ns, now_ns);
 }
 
-static void fill_header(struct cf_segment_header *header, const char *run_id, uint64_t limit) {
-    fill_identity(header, run_id);
+static void fill_header(struct cf_segment_header *header, const struct identity *identity,
+                        const char *run_id, uint64_t limit) {
+    fill_identity(header, identity, run_id);
     header->version = CF_SEGMENT_VERSION;
     header->header_bytes = CF_SEGMENT_HEADER_BYTES;
     header->limit_bytes = limit;
@@ -56,29 +75,75 @@ static void fill_header(struct cf_segment_header *header, const char *run_id, ui
     cf_store_release((uint64_t *)(void *)header->magic, magic);
 }
 
+/* Returns whether a descriptor leads to the segment's file. */
+static bool leads_to(const struct cf_segment *segment, int fd) {
+    struct stat status;
+    return fd >= 0 && fstat(fd, &status) == 0 && (uint64_t)status.st_dev == segment->device &&
+           (uint64_t)status.st_ino == segment->inode;
+}
+
+/* As cf_place_reserve, also when the program has closed the segment's descriptor or put another
+ * file there.
+ */
+static int reserve_in_file(const struct cf_segment *segment, uint64_t from, uint64_t to) {
+    if (leads_to(segment, segment->fd))
+        return cf_place_reserve(segment->fd, from, to);
+    int fd = open(segment->path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    int error = leads_to(segment, fd) ? cf_place_reserve(fd, from, to) : -EBADF;
+    if (fd >= 0)
+        close(fd);
+    return error;
+}
+
+/* Reserves the file up to `to`, in whole pages. */
+static int reserve_up_to(struct cf_segment *segment, uint64_t to) {
+    if (segment->fd < 0 || to <= segment->reserved_bytes)
+        return 0;
+    uint64_t pages = (to + RESERVED_BYTES - 1) & ~(uint64_t)(RESERVED_BYTES - 1);
+    uint64_t end = pages < segment->limit_bytes ? pages : segment->limit_bytes;
+    int error = reserve_in_file(segment, segment->reserved_bytes, end);
+    if (error == 0)
+        segment->reserved_bytes = end;
+    return error;
+}
+
+static int move_up(int fd) {
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, HIGH_DESCRIPTOR);
+    if (moved < 0)
+        moved = fcntl(fd, F_DUPFD_CLOEXEC, HIGH_DESCRIPTOR_OF_FEW);
+    if (moved < 0)
+        return fd;
+    close(fd);
+    return moved;
+}
+
 /* Creates the file under the first free name: a program that replaced itself by exec keeps its pid
  * and start time, and finds its earlier segment there. */
-static int create_file(int directory_fd, char *name, size_t capacity) {
-    uint64_t start_time = cf_place_start_time();
-    uint64_t namespace_inode = cf_place_pid_namespace();
+static int create_file(int directory_fd, const struct identity *identity, char *name,
+                       size_t capacity) {
     for (int attempt = 0; attempt < NAME_ATTEMPTS; attempt++) {
         char suffix[16] = "";
         if (attempt > 0)
             snprintf(suffix, sizeof suffix, ".%d", attempt);
-        snprintf(name, capacity, "%ld-%llu-%llu%s.seg", (long)getpid(),
-                 (unsigned long long)start_time, (unsigned long long)namespace_inode, suffix);
+        snprintf(name, capacity, "%llu-%llu-%llu%s.seg", (unsigned long long)identity->pid,
+                 (unsigned long long)identity->start_time,
+                 (unsigned long long)identity->pid_namespace, suffix);
         int fd = openat(directory_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
                         S_IRUSR | S_IWUSR);
         if (fd >= 0 || errno != EEXIST)
-            return fd >= 0 ? fd : -errno;
+            return fd >= 0 ? move_up(fd) : -errno;
     }
     return -EEXIST;
 }
 
-static int map_file(struct cf_segment *segment, int fd, const char *run_id, uint64_t limit) {
+static int map_file(struct cf_segment *segment, int fd, const struct identity *identity,
+                    const char *run_id, uint64_t limit) {
     int error = cf_place_lock(fd, 0, 0);
     if (error == 0)
         error = cf_place_reserve(fd, 0, CF_SEGMENT_HEADER_BYTES);
+    struct stat status;
+    if (error == 0 && fstat(fd, &status) != 0)
+        error = -errno;
     if (error != 0)
         return error;
     void *base = mmap(NULL, limit, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -87,7 +152,10 @@ static int map_file(struct cf_segment *segment, int fd, const char *run_id, uint
     segment->header = base;
     segment->limit_bytes = limit;
     segment->fd = fd;
-    fill_header(segment->header, run_id, limit);
+    segment->device = (uint64_t)status.st_dev;
+    segment->inode = (uint64_t)status.st_ino;
+    segment->reserved_bytes = CF_SEGMENT_HEADER_BYTES;
+    fill_header(segment->header, identity, run_id, limit);
     return 0;
 }
 
@@ -103,8 +171,9 @@ int cf_segment_open(struct cf_segment *segment, const char *directory, const cha
     if (directory_fd < 0)
         return directory_fd;
     char name[128];
-    int fd = create_file(directory_fd, name, sizeof name);
-    int error = fd < 0 ? fd : map_file(segment, fd, run_id, usable_limit(limit_bytes));
+    struct identity identity = own_identity();
+    int fd = create_file(directory_fd, &identity, name, sizeof name);
+    int error = fd < 0 ? fd : map_file(segment, fd, &identity, run_id, usable_limit(limit_bytes));
     if (error == 0 && snprintf(segment->path, sizeof segment->path, "%s/%s", directory, name) >=
                           (int)sizeof segment->path)
         error = -ENAMETOOLONG;
@@ -128,7 +197,8 @@ int cf_segment_open_anonymous(struct cf_segment *segment, uint64_t limit_bytes) 
         return -ENOMEM;
     segment->header = base;
     segment->limit_bytes = limit;
-    fill_header(segment->header, NULL, limit);
+    struct identity identity = own_identity();
+    fill_header(segment->header, &identity, NULL, limit);
     return 0;
 }
 
@@ -139,7 +209,7 @@ void cf_segment_close(struct cf_segment *segment) {
 
 void cf_segment_forget(struct cf_segment *segment) {
     munmap(segment->header, segment->limit_bytes);
-    if (segment->fd >= 0)
+    if (leads_to(segment, segment->fd))
         close(segment->fd);
     *segment = (struct cf_segment){.fd = -1};
 }
@@ -151,11 +221,9 @@ static int take_space(struct cf_segment *segment, uint64_t bytes, uint64_t *offs
     uint64_t aligned = (bytes + CF_SEGMENT_ALIGNMENT - 1) & ~(uint64_t)(CF_SEGMENT_ALIGNMENT - 1);
     if (aligned > segment->limit_bytes - used)
         return -ENOSPC;
-    if (segment->fd >= 0) {
-        int error = cf_place_reserve(segment->fd, used, used + aligned);
-        if (error != 0)
-            return error;
-    }
+    int error = reserve_up_to(segment, used + aligned);
+    if (error != 0)
+        return error;
     *offset = used;
     /* Partner: a reader's acquire; what lies below is reserved and zero or written. */
     cf_store_release(&header->used_bytes, used + aligned);

@@ -27,8 +27,6 @@ _TOLERANCE_NS: Final = 500
 # The longest an interrupt takes from its arrival to the kernel's handler: 8 to 50 us were seen in
 # a guest, under 1 us on bare metal. What is beyond it is no part of the interrupt.
 _DELIVERY_NS: Final = 100_000
-# A tick many times as long as the others holds something else too.
-_LONG_TICK_RATIO: Final = 10
 
 
 class Cause(enum.StrEnum):
@@ -47,7 +45,7 @@ class Cause(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Time of one gap given to one cause; a gap's first part is its main one."""
+    """Time of one gap given to one cause; the largest part of a gap comes first and is its main one."""
 
     cause: Cause
     ns: int
@@ -90,33 +88,44 @@ def by_evidence(gaps: Sequence[Gap], evidence: Evidence) -> list[tuple[Part, ...
     ticks = ticks_among(gaps, evidence.tick) if evidence.tick is not None else set()
     for index in ticks:
         found[index] = found[index] or Cause.TIMER_TICK
-    limit_ns = _long_tick_ns([gaps[i].duration_ns for i in ticks if found[i] is Cause.TIMER_TICK])
+    typical_ns = _median_ns([gaps[i].duration_ns for i in ticks if found[i] is Cause.TIMER_TICK])
     rest = [index for index, cause in enumerate(found) if cause is None]
     for index in _beyond_interrupts(gaps, rest, evidence.other_interrupts):
         found[index] = Cause.HYPERVISOR
-    return [_split(gap, cause or Cause.UNEXPLAINED, limit_ns) for gap, cause in zip(gaps, found, strict=True)]
+    return [
+        _split(gap, cause or Cause.UNEXPLAINED, typical_ns) for gap, cause in zip(gaps, found, strict=True)
+    ]
 
 
 def _own_cause(gap: Gap, switches_out_ns: Sequence[int] | None) -> Cause | None:
-    if gap.involuntary_switches:
-        return Cause.SCHEDULED_OUT
-    if switches_out_ns is not None:
+    """Return what the thread's own records or counters prove.
+
+    The records come first: a switch while a gap is noted is counted to the next one.
+    """
+    if switches_out_ns is None:
+        switched = gap.involuntary_switches > 0
+    else:
         index = bisect_left(switches_out_ns, gap.start_ns - _TOLERANCE_NS)
-        if index < len(switches_out_ns) and switches_out_ns[index] <= gap.end_ns:
-            return Cause.SCHEDULED_OUT
+        switched = index < len(switches_out_ns) and switches_out_ns[index] <= gap.end_ns
+    if switched:
+        return Cause.SCHEDULED_OUT
     return Cause.PAGE_FAULT if gap.minor_faults else None
 
 
-def _long_tick_ns(durations: list[int]) -> int:
-    median = statistics.median(durations) if durations else 0
-    return max(_DELIVERY_NS, round(_LONG_TICK_RATIO * median))
+def _median_ns(durations: list[int]) -> int:
+    return round(statistics.median(durations)) if durations else 0
 
 
-def _split(gap: Gap, cause: Cause, long_tick_ns: int) -> tuple[Part, ...]:
-    """Return a tick that is far too long for one as a tick and an unexplained rest."""
-    if cause is Cause.TIMER_TICK and gap.duration_ns > long_tick_ns:
-        return Part(Cause.TIMER_TICK, long_tick_ns), Part(Cause.UNEXPLAINED, gap.duration_ns - long_tick_ns)
-    return (Part(cause, gap.duration_ns),)
+def _split(gap: Gap, cause: Cause, typical_tick_ns: int) -> tuple[Part, ...]:
+    """Return a gap's parts: a tick explains no more than one usually takes and its delivery."""
+    rest_ns = gap.duration_ns - typical_tick_ns
+    if cause is not Cause.TIMER_TICK or rest_ns <= _DELIVERY_NS:
+        return (Part(cause, gap.duration_ns),)
+    return _largest_first(Part(Cause.TIMER_TICK, typical_tick_ns), Part(Cause.UNEXPLAINED, rest_ns))
+
+
+def _largest_first(*parts: Part) -> tuple[Part, ...]:
+    return tuple(sorted(parts, key=lambda part: -part.ns))
 
 
 def _beyond_interrupts(gaps: Sequence[Gap], rest: list[int], other_interrupts: int | None) -> list[int]:
@@ -151,7 +160,7 @@ def _parts(gap: Gap, spans: Sequence[Span]) -> tuple[Part, ...]:
     outside_ns = gap.duration_ns - covered_ns(gap, spans)
     if outside_ns <= _DELIVERY_NS:
         return (Part(cause, gap.duration_ns),)
-    return Part(cause, gap.duration_ns - outside_ns), Part(Cause.HYPERVISOR, outside_ns)
+    return _largest_first(Part(cause, gap.duration_ns - outside_ns), Part(Cause.HYPERVISOR, outside_ns))
 
 
 def _traced_cause(seen: set[Cause]) -> Cause:
@@ -206,15 +215,17 @@ def shares(
 ) -> tuple[Share, ...]:
     """Return the share of each cause that occurred, the largest first, the unexplained always and last.
 
-    `before_ns` belongs to each gap's main part. What was not kept is unexplained.
+    `before_ns` belongs to a gap of one cause; in another it is a part of its own. What was not kept
+    is unexplained.
     """
     times: dict[Cause, list[int]] = {Cause.UNEXPLAINED: []}
     before: dict[Cause, int] = {}
     for index, parts in enumerate(classified):
         for part in parts:
             times.setdefault(part.cause, []).append(part.ns)
-        if before_ns is not None and parts[0].cause not in {Cause.HYPERVISOR, Cause.UNEXPLAINED}:
-            before[parts[0].cause] = before.get(parts[0].cause, 0) + min(before_ns[index], parts[0].ns)
+        cause = next((p.cause for p in parts if p.cause not in {Cause.HYPERVISOR, Cause.UNEXPLAINED}), None)
+        if before_ns is not None and cause is not None:
+            before[cause] = before.get(cause, 0) + (before_ns[index] if len(parts) == 1 else 0)
     total = sum(map(sum, times.values())) + unkept.lost_ns
     found = [
         _share(cause, lost, total, before.get(cause), methods.get(cause, ""), unkept)
@@ -244,7 +255,7 @@ def _share(
 class Agreement:
     """How the unprivileged classes compare with the tracepoints' for gaps of `least_ns` and more.
 
-    Compared are tick (with or without softirq), switch, fault and the rest. `agreement` is the
+    Compared are the main causes: tick (with or without softirq), switch, fault and the rest. `agreement` is the
     share of equal answers; `false_positives` the share of the gaps called tick, switch or fault
     that are none. Both are None without such a gap.
     """

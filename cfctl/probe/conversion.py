@@ -99,3 +99,8 @@ class Line:
         """Return a tick as ns of the OS clock."""
         elapsed_ns, elapsed_ticks = self.last.ns - self.first.ns, self.last.tick - self.first.tick
         return self.first.ns + (tick - self.first.tick) * elapsed_ns // elapsed_ticks
+
+    def tick_of(self, ns: int) -> int:
+        """Return a moment on the OS clock as a tick."""
+        elapsed_ns, elapsed_ticks = self.last.ns - self.first.ns, self.last.tick - self.first.tick
+        return self.first.tick + (ns - self.first.ns) * elapsed_ticks // elapsed_ns

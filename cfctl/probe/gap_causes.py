@@ -23,7 +23,7 @@ from cfctl.probe.attribution import (
 from cfctl.probe.gap_observation import UNPRIVILEGED, Observed
 from cfctl.probe.gaps import unpack
 from cfctl.probe.kernel_spans import Span, spans_of
-from cfctl.probe.timer_tick import NoTick, TickPhase, learn
+from cfctl.probe.timer_tick import USUAL_HZ, NoTick, TickPhase, learn
 from cfctl.records import Measurement
 
 TRACEPOINTS: Final = "kernel tracepoints"
@@ -62,7 +62,7 @@ def attribute(raw: Mapping[str, Any], observed: Observed) -> tuple[Attribution, 
     """Return the attribution of the gaps a native run kept, and the main cause of each in order of time."""
     gaps = unpack(raw["kept"], observed.monotonic)
     start_ns, end_ns = (observed.monotonic.ns_of(raw[key]) for key in ("start_tick", "end_tick"))
-    tick = learn(gaps, start_ns, end_ns, observed.sources.known_hz)
+    tick = learn(gaps, start_ns, end_ns, _frequencies(observed))
     claimed = by_evidence(gaps, _evidence(observed, tick))
     classified, methods = claimed, _unprivileged_methods(observed, tick)
     before_ns: list[int] | None = None
@@ -145,6 +145,18 @@ def _steal(before: int | None, after: int | None) -> Measurement:
     )
 
 
+def _frequencies(observed: Observed) -> tuple[int, ...]:
+    """Return CONFIG_HZ where the kernel tells, else the usual ones that the timer's count allows."""
+    if observed.sources.known_hz is not None:
+        return (observed.sources.known_hz,)
+    before, after = observed.before, observed.after
+    if before is None or after is None or before.ticks is None or after.ticks is None:
+        return USUAL_HZ
+    # A busy CPU has a tick in every period; other timers only add to the count.
+    most_hz = (after.ticks - before.ticks + 1) * 1e9 / max(1, after.monotonic_ns - before.monotonic_ns)
+    return tuple(hz for hz in USUAL_HZ if hz <= most_hz)
+
+
 def _evidence(observed: Observed, tick: TickPhase | NoTick) -> Evidence:
     phase = tick if isinstance(tick, TickPhase) else None
     return Evidence(phase, _on_monotonic(observed), _other_interrupts(observed, phase))
@@ -154,11 +166,8 @@ def _on_monotonic(observed: Observed) -> list[int] | None:
     """Return the switches' times, which are CLOCK_MONOTONIC_RAW, on CLOCK_MONOTONIC."""
     if observed.switches_out_ns is None:
         return None
-    raw, mono = observed.raw, observed.monotonic
-    # The stamps of both lines were taken in the same 0.2 ms at either end.
-    raw_span, mono_span = raw.last.ns - raw.first.ns, mono.last.ns - mono.first.ns
-    origin_ns = mono.ns_of(raw.first.tick)
-    return [origin_ns + (ns - raw.first.ns) * mono_span // raw_span for ns in observed.switches_out_ns]
+    # Through the ticks: the stamps of the two lines are not of the same moments.
+    return [observed.monotonic.ns_of(observed.raw.tick_of(ns)) for ns in observed.switches_out_ns]
 
 
 def _other_interrupts(observed: Observed, tick: TickPhase | None) -> int | None:

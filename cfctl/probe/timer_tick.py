@@ -31,8 +31,8 @@ _LEAST_PERIODS: Final = 40
 _MOST_PERIODS: Final = 2_000
 # Validation: a tick in nearly every period, and a window elsewhere is rarely hit. A period that is
 # a multiple of the true one is hit as often at one of the other phases.
-_LEAST_COVERAGE: Final = 0.8
-_MOST_CHANCE: Final = 0.1
+_LEAST_COVERAGE: Final = 0.7
+_MOST_CHANCE: Final = 0.3
 _MOST_ALIAS: Final = 0.5
 # Phases to compare with, as shares of the period: those at which a wrong period would hit too.
 _CONTROLS: Final = (
@@ -87,34 +87,36 @@ def period_of(hz: int) -> int:
     return (1_000_000_000 + hz // 2) // hz
 
 
-def learn(gaps: Sequence[Gap], start_ns: int, end_ns: int, known_hz: int | None = None) -> TickPhase | NoTick:
+def learn(
+    gaps: Sequence[Gap], start_ns: int, end_ns: int, frequencies: Iterable[int] = USUAL_HZ
+) -> TickPhase | NoTick:
     """Return the tick's phase in gaps (sorted, CLOCK_MONOTONIC) of a run, or why there is none.
 
-    Periods whose window lies in a time the thread was switched out say nothing. `known_hz` is
-    CONFIG_HZ where the kernel tells; it is validated like any other.
+    Periods whose window lies in a time the thread was switched out say nothing. Where several
+    frequencies hold, the highest is the tick: the hypervisor's own may interrupt as regularly.
     """
     long_enough = [gap for gap in gaps if gap.duration_ns >= _LEAST_TICK_NS]
-    best: TickPhase | None = None
-    for hz in dict.fromkeys((known_hz, *USUAL_HZ) if known_hz else USUAL_HZ):
+    fits = []
+    for hz in sorted(frequencies, reverse=True):
         period_ns = period_of(hz)
         if (end_ns - start_ns) // period_ns < _LEAST_PERIODS:
             continue
         found = _fit(long_enough, start_ns, end_ns, period_ns)
-        if found is not None and (best is None or _score(found) > _score(best)):
-            best = found
-    if best is None:
+        if found is not None and _holds(found):
+            return found
+        fits += [found] if found is not None else []
+    if not fits:
         return NoTick("too few periods or gaps to learn a phase from")
-    if best.coverage < _LEAST_COVERAGE or best.chance > _MOST_CHANCE or best.alias > _MOST_ALIAS:
-        return NoTick(
-            f"no period fits; at best, at {best.hz} Hz, {best.coverage:.0%} of {best.periods} periods have a gap "
-            f"at the learnt phase, {best.chance:.0%} elsewhere",
-            best,
-        )
-    return best
+    best = max(fits, key=lambda fit: fit.coverage - max(fit.chance, fit.alias))
+    return NoTick(
+        f"no period fits; at best, at {best.hz} Hz, {best.coverage:.0%} of {best.periods} periods have a gap "
+        f"at the learnt phase, {best.chance:.0%} elsewhere",
+        best,
+    )
 
 
-def _score(phase: TickPhase) -> float:
-    return phase.coverage - max(phase.chance, phase.alias)
+def _holds(phase: TickPhase) -> bool:
+    return phase.coverage >= _LEAST_COVERAGE and phase.chance <= _MOST_CHANCE and phase.alias <= _MOST_ALIAS
 
 
 def ticks_among(gaps: Sequence[Gap], phase: TickPhase) -> set[int]:

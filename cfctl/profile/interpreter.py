@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from cfctl import __version__
-from cfctl.profile.launch import LaunchError
+from cfctl.launch import LaunchError
 
 _PYTHON_NAME: Final = re.compile(r"(?:python|pypy)(?:\d+(?:\.\d+)*)?t?")
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")

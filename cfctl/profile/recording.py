@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,8 @@ from cfctl.profile.edges import KIND as EDGE
 from cfctl.profile.edges import Edge, edge_of
 from cfctl.profile.report import RecordedProcess, Recording, ReportClock
 from cfctl.profile.tally import KIND, Tally, tally_of
-from cfctl.segment.file import Liveness, liveness, open_segment, read_all
-from cfctl.segment.format import HEADER_BYTES, SegmentState, TickSource
-from cfctl.segment.reader import parse_header, parse_segment
+from cfctl.segment.file import Liveness, read_with_state, state_word
+from cfctl.segment.format import TickSource
 from cfctl.segment.tick_rate import LocalClock, SavedRate, local_clock, tick_rate
 
 if TYPE_CHECKING:
@@ -26,10 +24,7 @@ _FLOOR_READS = 2_000
 
 def record_of_file(path: Path) -> Recording:
     """Return what the segment in a file brings to a report; raises SegmentError."""
-    with open_segment(path) as fd:
-        # Asked before the reading: of a program that had ended by then, all fields must agree.
-        state = liveness(fd, parse_header(os.pread(fd, HEADER_BYTES, 0), []))
-        segment = parse_segment(read_all(fd, path))
+    segment, state = read_with_state(path)
     return record_of_segment(segment, state, local_clock())
 
 
@@ -62,16 +57,10 @@ def record_of_segment(segment: Segment, state: Liveness, local: LocalClock) -> R
             wrong.append("samples before the segment was opened or in the future")
         problems += [f"The operation '{tally.name}' is damaged: {clause}." for clause in wrong]
     process = RecordedProcess(
-        header.pid, header.command_line, _state_word(header, state), header.opened_unix_ns, header.run_id,
+        header.pid, header.command_line, state_word(header, state), header.opened_unix_ns, header.run_id,
         header.samples_lost, header.shards_refused,
     )  # fmt: skip
     return Recording(clock, tuple(tallies), (process,), other_kinds, tuple(problems), None, tuple(edges))
-
-
-def _state_word(header: SegmentHeader, state: Liveness) -> str:
-    if state.live:
-        return "live"
-    return "ended" if header.state is SegmentState.CLOSED else "killed"
 
 
 def _clock_of(header: SegmentHeader, local: LocalClock, saved: SavedRate | None) -> ReportClock:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl import paths
 from cfctl.errors import SegmentError, StateError
+from cfctl.launch import run_to_end
 from cfctl.profile import inject
 from cfctl.profile.inject.sitecustomize import REQUEST_VARIABLE
 from cfctl.profile.instrument import NEAREST_TO
 from cfctl.profile.interpreter import check_interpreter, python_command
-from cfctl.profile.launch import run_to_end
 from cfctl.profile.patterns import FunctionPattern, unmatched
 from cfctl.profile.recording import record_of_file
 from cfctl.profile.report import ProfileReport, Recording, build_report
@@ -50,7 +50,9 @@ def run_and_record(
     """Run a command and return its exit status with the report of its segments.
 
     The segments of all its processes that carry the run id are merged; what `sampler` found is in
-    the report too. Raises LaunchError when it was not run.
+    the report too. The status is the command's own, also when every sample was lost for lack of space:
+    the report says so, and who wraps a program has to be able to tell what that program said. Raises
+    LaunchError when it was not run.
     """
     run_id = uuid.uuid4().hex
     environment = paths.environment() | {"CFCTL_RUN_ID": run_id}

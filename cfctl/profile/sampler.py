@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from cfctl import paths
-from cfctl.profile.launch import LaunchError
+from cfctl.launch import LaunchError
 from cfctl.profile.stacks import StackProfile, parse_collapsed, stack_profile
 
 DEFAULT_RATE_HZ: Final = 100

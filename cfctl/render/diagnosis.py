@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from cfctl.diagnose.impact import PER_SECOND
-from cfctl.diagnose.record import Actor, Status
+from cfctl.diagnose.impact import NO_PROBE, PER_SECOND
+from cfctl.diagnose.record import Actor, Status, Subject
 from cfctl.diagnose.subject import NOT_MEASURED
 from cfctl.records import Severity, Verdict
 from cfctl.render.table import STATUS_STYLE, cell, column_table, status_cell
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cfctl.diagnose.budget import Budget
-    from cfctl.diagnose.record import Catalogue, CheckResult, Diagnosis
+    from cfctl.diagnose.record import Area, Catalogue, CheckResult, Diagnosis
     from cfctl.records import Measurement
 
 _LABEL_WIDTH: Final = 10
@@ -85,12 +85,16 @@ def _budget(budget: Budget, console: Console) -> int:
         whole = "the time lost" if remedy.unit == PER_SECOND else "the excess"
         used += _lines(
             console,
-            f"Largest part you can fix: {remedy.check_id}, {saving}, {remedy.share_ratio:.0%} of {whole}. "
+            f"Largest part you can fix: {remedy.check_id}, {saving}, {_share(remedy.share_ratio)} of {whole}. "
             f"{safe_text(remedy.solution, _MAX_TEXT)}",
         )
     elif budget.verdict is not Verdict.PASS:
         used += _lines(console, f"What can be fixed: {budget.remedy_reason}.")
     return used
+
+
+def _share(ratio: float) -> str:
+    return "less than 1%" if 0 < ratio < 0.01 else f"{ratio:.0%}"
 
 
 def _verdict_line(line: str, verdict: Verdict, console: Console) -> int:
@@ -146,7 +150,9 @@ def _summary(document: Diagnosis, console: Console) -> int:
         if (counts := _counts(document.checks, actor))
     ]
     found = f"issues: {', '.join(issues)}" if issues else "no issues"
-    used = _verdict_line(f"Latency: {document.verdict}, {found}.", document.verdict, console)
+    used = _verdict_line(
+        f"{document.subject.capitalize()}: {document.verdict}, {found}.", document.verdict, console
+    )
     used += _lines(console, f"Verdict: {document.verdict_reason}.")
     host = document.host
     facts = [
@@ -157,6 +163,9 @@ def _summary(document: Diagnosis, console: Console) -> int:
     used += _lines(console, f"Host: {', '.join(fact for fact in facts if fact) or 'nothing could be read'}")
     seen = "one view only" if document.interval_s is None else f"counters over {document.interval_s:.1f} s"
     target = f", target process {document.pid}" if document.pid is not None else ""
+    if document.subject is not Subject.LATENCY:
+        segments = f", segments: {len(document.segments)}"
+        return used + _lines(console, f"Run: {seen}{target}{segments}")
     measured = f", {document.measurements_reason}" if document.measurements_reason else ""
     return used + _lines(console, f"Run: profile {document.profile}, {seen}{target}{measured}")
 
@@ -182,7 +191,7 @@ def _issue(result: CheckResult, console: Console) -> None:
     )
     _lines(console, safe_text(result.title), first="  ")
     _labelled(console, "found", result.description)
-    _labelled(console, "costs", _cost_with_method(result.impact))
+    _labelled(console, "costs", _cost_with_method(result.impact, result.area))
     _labelled(console, "why", result.why)
     _labelled(console, "do", result.solution)
     for label, commands in (("now", result.commands.now), ("persist", result.commands.persist)):
@@ -201,8 +210,9 @@ def _issue(result: CheckResult, console: Console) -> None:
     _labelled(console, "rule", f"{result.threshold.rule} ({result.threshold.source})", "dim")
 
 
-def _cost_with_method(impact: Measurement | None) -> str | None:
-    if impact is None:
+def _cost_with_method(impact: Measurement | None, area: Area) -> str | None:
+    # Latency is what the probes put a number on.
+    if impact is None or (impact.reason == NO_PROBE and area.subject is not Subject.LATENCY):
         return None
     if impact.value is None:
         return "not measured" if impact.reason == NOT_MEASURED else f"not measured: {impact.reason}"

@@ -37,8 +37,8 @@ Column: TypeAlias = "tuple[str, JustifyMethod]"
 
 def render_jitter(document: Jitter, console: Console, shown_unit: str | None) -> None:
     """Print lost time, rate and percentiles by CPU, then histogram, causes and largest gaps of each."""
-    _title(console, f"Gaps of {format_quantity(document.threshold_ns, 'ns', digits=3)} and more")
-    shown = _shown_quantiles(cpu.gaps for cpu in document.cpus)
+    _head(console, f"Gaps of {format_quantity(document.threshold_ns, 'ns', digits=3)} and more", document)
+    shown = _shown_quantiles((cpu.gaps for cpu in document.cpus), _MOST_QUANTILES - 1)
     table = column_table(
         [_right("CPU"), _right("lost"), _right("lost/s"), _right("gaps"), *_quantile_columns(shown)]
     )
@@ -144,7 +144,7 @@ def _tick_row(attribution: Attribution) -> Row:
 
 def render_wakeup(document: Wakeup, console: Console, shown_unit: str | None) -> None:
     """Print the percentiles of each CPU's wake-up latency, its histogram and the modes."""
-    _title(console, f"Wake-up latency, every {format_quantity(document.interval_ns, 'ns')}")
+    _head(console, f"Wake-up latency, every {format_quantity(document.interval_ns, 'ns')}", document)
     shown = _shown_quantiles(cpu.distribution for cpu in document.cpus)
     table = column_table([_right("CPU"), _right("n"), *_quantile_columns(shown), _right("overruns")])
     for cpu in document.cpus:
@@ -169,6 +169,9 @@ def render_wakeup(document: Wakeup, console: Console, shown_unit: str | None) ->
 
 def render_core_to_core(document: CoreToCore, console: Console, shown_unit: str | None) -> None:
     """Print a heat map for each variant, a summary by topology, and the worth of the figures."""
+    _head(
+        console, f"Cache lines between CPUs, samples of {document.round_trips_a_sample} round trips", document
+    )
     for variant in dict.fromkeys(pair.variant for pair in document.pairs):
         pairs = [pair for pair in document.pairs if pair.variant == variant]
         values = {(p.cpu_a, p.cpu_b): p.one_way.value for p in pairs if p.one_way.value is not None}
@@ -199,7 +202,7 @@ def render_core_to_core(document: CoreToCore, console: Console, shown_unit: str 
 def render_costs(document: Costs, console: Console, shown_unit: str | None) -> None:
     """Print what each operation costs, and how it was measured."""
     across = f" and across to CPU {document.other_cpu}" if document.other_cpu is not None else ""
-    _title(console, f"Costs on CPU {document.cpu}{across}")
+    _head(console, f"Costs on CPU {document.cpu}{across}", document)
     table = column_table([("operation", "left"), *map(_right, ("p50", "p99", "n")), ("method", "left")])
     for cost in document.costs:
         high = cost.distribution.at(0.99) if cost.distribution is not None else None
@@ -235,6 +238,7 @@ def _print_worth(
     console: Console, rows: list[Row], loads: Iterable[tuple[str, ThreadLoad]], interrupted: bool
 ) -> None:
     """Print the modes of a run and what disturbed its threads."""
+    console.print()
     named = list(loads)
     switches = sum(load.involuntary_switches for _, load in named)
     delays = [load.run_delay_ns for _, load in named]
@@ -268,18 +272,20 @@ def _clock_rows(clock: Conversion, shown_unit: str | None) -> list[Row]:
     return [("clock", f"{clock.tick_source}, step {step}", f"calibration {clock.calibration}")]
 
 
-def _shown_quantiles(distributions: Iterable[Distribution]) -> int:
-    """Return how many of the quantiles to show: those with a value, and one that says why not."""
+def _shown_quantiles(distributions: Iterable[Distribution], most: int = _MOST_QUANTILES) -> list[int]:
+    """Return which of QUANTILES to show: those with a value and one that says why not; few enough, p90 goes first."""
     supported = [sum(p.value_ns is not None for p in each.percentiles) for each in distributions]
-    return min(max(supported, default=0) + 1, _MOST_QUANTILES)
+    shown = list(range(min(max(supported, default=0) + 1, _MOST_QUANTILES)))
+    return shown if len(shown) <= most else [shown[0], *shown[2:]]
 
 
-def _quantile_columns(count: int) -> list[Column]:
-    return [*(_right(f"p{100 * q:.10g}") for q in QUANTILES[:count]), _right("max")]
+def _quantile_columns(shown: list[int]) -> list[Column]:
+    return [*(_right(f"p{100 * QUANTILES[index]:.10g}") for index in shown), _right("max")]
 
 
-def _percentile_cells(distribution: Distribution, shown_unit: str | None, count: int) -> list[Text]:
-    found = [cell(_percentile(p.value_ns, p.reason, shown_unit)) for p in distribution.percentiles[:count]]
+def _percentile_cells(distribution: Distribution, shown_unit: str | None, shown: list[int]) -> list[Text]:
+    percentiles = [distribution.percentiles[index] for index in shown]
+    found = [cell(_percentile(p.value_ns, p.reason, shown_unit)) for p in percentiles]
     return [*found, cell(_time(distribution.max_ns, shown_unit))]
 
 
@@ -287,7 +293,15 @@ def _right(name: str) -> Column:
     return name, "right"
 
 
+def _head(console: Console, text: str, document: Jitter | Wakeup | CoreToCore | Costs) -> None:
+    """Print what follows, and before any figure that it is not only this machine's doing."""
+    console.print(cell(text, "bold"))
+    if document.contaminated:
+        console.print(cell("Other programs disturbed the run: see CONTAMINATED at the end.", "yellow"))
+
+
 def _title(console: Console, text: str) -> None:
+    console.print()
     console.print(cell(text, "bold"))
 
 

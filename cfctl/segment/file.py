@@ -62,6 +62,24 @@ def read_segment(path: Path) -> Segment:
         return parse_segment(read_all(fd, path))
 
 
+def read_with_state(path: Path) -> tuple[Segment, Liveness]:
+    """Return the segment in a file and whether its writer still ran before it was read.
+
+    Raises SegmentError as `read_segment`.
+    """
+    with open_segment(path) as fd:
+        # Asked before the reading: of a program that had ended by then, all fields must agree.
+        state = liveness(fd, parse_header(os.pread(fd, layout.HEADER_BYTES, 0), []))
+        return parse_segment(read_all(fd, path)), state
+
+
+def state_word(header: SegmentHeader, state: Liveness) -> str:
+    """Return "live", "ended", or "killed" for a segment that its writer had not closed."""
+    if state.live:
+        return "live"
+    return "ended" if header.state is layout.SegmentState.CLOSED else "killed"
+
+
 def describe_segment(path: Path, dir_fd: int | None = None) -> SegmentFile:
     """Return a segment's header and state without reading its entries; raises SegmentError.
 

@@ -14,7 +14,7 @@ from cfctl.errors import SegmentError
 from cfctl.segment import format as layout
 from cfctl.segment.format import FieldType, MergeRule, SegmentState, TickSource
 from cfctl.segment.merge import merge_values
-from cfctl.segment.records import ClockPair, Entry, Field, Segment, SegmentHeader
+from cfctl.segment.records import ClockPair, Entry, Field, Segment, SegmentHeader, Shard
 
 _Enum = TypeVar("_Enum", TickSource, SegmentState, FieldType, MergeRule)
 
@@ -150,14 +150,13 @@ class _Reader:
         name = self._data[start : start + name_bytes].decode("utf-8", "replace")
         labels = self._labels(self._data[start + name_bytes : start + name_bytes + label_bytes])
         fields = self._fields(table, field_count, payload_bytes)
-        payloads: list[memoryview] = []
-        owned = threads = 0
-        for owner_tid, owners, payload in self._shards(name, first_shard, payload_bytes):
-            payloads.append(payload)
-            owned += owner_tid != 0
-            threads += owners
-        values = merge_values(fields, payloads)
-        return Entry(_text(kind), name, labels, fields, values, len(payloads), owned, threads, offset)
+        shards = tuple(self._shards(name, first_shard, payload_bytes))
+        values = merge_values(fields, [shard.payload for shard in shards])
+        owned = sum(shard.owner_tid != 0 for shard in shards)
+        threads = sum(shard.owners for shard in shards)
+        return Entry(
+            _text(kind), name, labels, fields, values, len(shards), owned, threads, offset, shards
+        )  # fmt: skip
 
     def _labels(self, raw: bytes) -> tuple[tuple[str, str], ...]:
         parts = raw.split(b"\0")
@@ -198,7 +197,7 @@ class _Reader:
             raise _DamagedError(f"a field '{field.name}' outside of its {payload_bytes} bytes")
         return field
 
-    def _shards(self, name: str, first: int, payload_bytes: int) -> Iterator[tuple[int, int, memoryview]]:
+    def _shards(self, name: str, first: int, payload_bytes: int) -> Iterator[Shard]:
         offset, previous = first, 0
         while offset:
             try:
@@ -208,7 +207,7 @@ class _Reader:
                 self._problems.append(f"A shard of '{name}' at byte {offset} is damaged: {damage}.")
                 return
             start = offset + layout.SHARD.size
-            yield owner_tid, owners, memoryview(self._data)[start : start + payload_bytes]
+            yield Shard(owner_tid, owners, memoryview(self._data)[start : start + payload_bytes])
             previous, offset = offset, following
 
     def _unpack(self, fixed: struct.Struct, offset: int, previous: int, what: str) -> tuple[Any, ...]:

@@ -53,7 +53,8 @@ class Field:
     """One field of an entry's shards, as its field table describes it.
 
     `offset` is in the payload; `count` is the number of buckets of a histogram or of records of a
-    ring, else 1; `parameter` a histogram's sub-bucket bits, or the bytes between a ring's records.
+    ring, else 1; `parameter` a histogram's sub-bucket bits, the bytes between a ring's records, or the
+    offset of the histogram that a latest sample belongs to.
     """
 
     name: str
@@ -71,13 +72,25 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """One thread's part of an entry: `owner_tid` is 0 when it has ended, `owners` those it ever had.
+
+    Its values: `merge_values(entry.fields, [shard.payload])`.
+    """
+
+    owner_tid: int
+    owners: int
+    payload: memoryview
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """An instrument with the values of all its shards, merged by each field's rule.
 
     `values` maps a field's name to int or float, to bytes (native uint64) for the buckets of a
     histogram and for the slots of a ring, one shard's after the other's, or to None for a minimum of
     nothing. `offset` is where the entry stands, by which other entries name it. `threads` counts owners the shards ever had, `live_shards`
-    those that have one now.
+    those that have one now. `parts` are the shards one by one, in the order of their making.
     """
 
     kind: str
@@ -89,6 +102,7 @@ class Entry:
     live_shards: int
     threads: int
     offset: int = 0
+    parts: tuple[Shard, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 /* The floor of a cache line's way between two CPUs: two threads, one flag, nothing else.
- * Prints the median one-way time in ns of each variant: load-store, then compare-and-swap. */
+ * Prints the one-way time in ns of each variant: load-store, then compare-and-swap. It is the least
+ * of the medians over fresh pages and, for load-store, over how long a reader waits before it looks
+ * again: one that looks at once takes the line from its writer, and doubles the time. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -9,10 +11,18 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { TRIPS = 50, SAMPLES = 2000 };
+enum { TRIPS = 50, SAMPLES = 1000, PAGES = 4, MOST_PAUSES = 3 };
 
 static uint32_t *flag;
-static int use_cas;
+static int use_cas, pauses;
+
+static void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __asm__ volatile("pause");
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
 
 static void pass(uint32_t mine) {
     if (use_cas) {
@@ -23,8 +33,10 @@ static void pass(uint32_t mine) {
                                               __ATOMIC_RELAXED));
         return;
     }
-    while (__atomic_load_n(flag, __ATOMIC_ACQUIRE) != mine)
-        ;
+    while (__atomic_load_n(flag, __ATOMIC_ACQUIRE) != mine) {
+        for (int turn = 0; turn < pauses; turn++)
+            relax();
+    }
     __atomic_store_n(flag, mine + 1, __ATOMIC_RELEASE);
 }
 
@@ -68,6 +80,7 @@ static double median_ns(int cpu_a, int cpu_b) {
         samples[sample] = (now_ns() - start_ns) / (2 * TRIPS);
     }
     pthread_join(thread, NULL);
+    munmap(flag, 4096);
     qsort(samples, SAMPLES, sizeof samples[0], ascending);
     return samples[SAMPLES / 2];
 }
@@ -75,7 +88,15 @@ static double median_ns(int cpu_a, int cpu_b) {
 int main(int argc, char **argv) {
     if (argc != 3)
         return 2;
-    for (use_cas = 0; use_cas <= 1; use_cas++)
-        printf("%.3f\n", median_ns(atoi(argv[1]), atoi(argv[2])));
+    for (use_cas = 0; use_cas <= 1; use_cas++) {
+        double least = 1e12;
+        for (int page = 0; page < PAGES; page++) {
+            for (pauses = 0; pauses <= (use_cas ? 0 : MOST_PAUSES); pauses++) {
+                double found = median_ns(atoi(argv[1]), atoi(argv[2]));
+                least = found < least ? found : least;
+            }
+        }
+        printf("%.3f\n", least);
+    }
     return 0;
 }

@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from tests.benchmarks.figure import Figure
 ROUNDS = 7
 NS = 1_000_000_000
 INTERVAL_US = 200
+# Short turns: what a hypervisor does to a wake-up changes within seconds.
+WAKEUP_ROUNDS = 31
+WAKEUPS = 1000
 PRIORITY = 95
 FIFO = Scheduling.named("fifo", PRIORITY)
 
@@ -40,6 +44,7 @@ def run() -> Iterator[Figure]:
     if len(cpus) > 1:
         yield from _core_to_core((cpus[0], cpus[1]), clock)
     yield from _attribution(cpus, clock)
+    yield from _quick()
 
 
 def _turns(cpu: int, clock: Conversion) -> Iterator[Figure]:
@@ -98,27 +103,26 @@ def _wakeups(cpu: int) -> Iterator[Figure]:
         _missing("the wake-up comparison needs root")
         return
     for pm_qos_us, name in ((None, "PM QoS as it is"), (0, "PM QoS 0")):
-        off = []
-        for number in range(ROUNDS):
-            halves = []
+        own: list[float] = []
+        peer: list[float] = []
+        for number in range(WAKEUP_ROUNDS):
             # The order alternates, so that a load that grows or shrinks favours neither.
-            for probe in ("cfctl", "peer") if number % 2 else ("peer", "cfctl"):
-                half_ns = (
-                    _own_median_ns(cpu, pm_qos_us)
-                    if probe == "cfctl"
-                    else _cyclictest_median_ns(cpu, pm_qos_us)
-                )
+            for measure, found in ((_own_median_ns, own), (_cyclictest_median_ns, peer))[
+                :: 1 if number % 2 else -1
+            ]:
+                half_ns = measure(cpu, pm_qos_us)
                 if half_ns is None:
                     return
-                halves.append((probe, half_ns))
-            own_ns, peer_ns = dict(halves)["cfctl"], dict(halves)["peer"]
-            off.append(own_ns / peer_ns - 1)
-        middle = statistics.median(off)
-        yield Figure(f"wake-up: p50 off cyclictest's, {name} ({middle:+.1%})", (abs(middle),), "", 0.10)
+                found.append(half_ns)
+        off = statistics.median(a / b for a, b in zip(own, peer, strict=True)) - 1
+        beside = f"{statistics.median(own) / 1000:.1f} us beside {statistics.median(peer) / 1000:.1f} us"
+        yield Figure(f"wake-up: p50 off cyclictest's, {name} ({beside}, {off:+.1%})", (abs(off),), "", 0.10)
 
 
 def _own_median_ns(cpu: int, pm_qos_us: int | None) -> float | None:
-    found = measure_wakeup([cpu], NS, INTERVAL_US * 1000, scheduling=FIFO, pm_qos_us=pm_qos_us)
+    found = measure_wakeup(
+        [cpu], WAKEUPS * INTERVAL_US * 1000, INTERVAL_US * 1000, scheduling=FIFO, pm_qos_us=pm_qos_us
+    )
     return found.cpus[0].latency.value
 
 
@@ -131,7 +135,7 @@ def _cyclictest_median_ns(cpu: int, pm_qos_us: int | None) -> float | None:
         f"-a{cpu}",
         f"-p{PRIORITY}",
         f"-i{INTERVAL_US}",
-        "-D1s",
+        f"-l{WAKEUPS}",
         "-h2000",
     ]
     result = _peer([*command, *(["--default-system"] if pm_qos_us is None else [])])
@@ -187,6 +191,31 @@ def _attribution(cpus: tuple[int, ...], clock: Conversion) -> Iterator[Figure]:
     yield Figure(
         "attribution: false positives among ticks, switches, faults", tuple(false_positives), "", 0.02
     )
+
+
+def _quick() -> Iterator[Figure]:
+    """Yield the time of a diagnosis without probes beyond an interpreter's start, and its memory."""
+    seconds, megabytes = [], []
+    for _ in range(ROUNDS):
+        start_s, _ = _cost_of(["-c", "pass"])
+        quick_s, rss_bytes = _cost_of(["-m", "cfctl", "diagnose", "latency", "--quick"])
+        seconds.append(quick_s - start_s)
+        megabytes.append(rss_bytes / 1e6)
+    yield Figure("diagnose latency --quick: beyond the interpreter's start", tuple(seconds), "s", 0.5)
+    yield Figure("diagnose latency --quick: resident memory", tuple(megabytes), "MB", 80)
+
+
+def _cost_of(arguments: list[str]) -> tuple[float, int]:
+    """Return the wall time in seconds and the largest resident size in bytes of an interpreter's run."""
+    begin_s = time.perf_counter()
+    program = subprocess.Popen(
+        [sys.executable, "-P", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(program.pid, 0)
+    program.returncode = os.waitstatus_to_exitcode(status)
+    if program.returncode not in {0, 1}:
+        raise RuntimeError(f"{arguments} ended with {program.returncode}")
+    return time.perf_counter() - begin_s, usage.ru_maxrss * 1024
 
 
 def _missing(what: str) -> None:

@@ -6,6 +6,7 @@ The commands are found by walking the program, so a new one is run too.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,10 @@ ARGUMENTS: dict[str, list[str]] = {
     "profile import": [str(Path(__file__).parent / "pyperf_result.json")],
     "profile bench": ["--fast", "pass"],
     "top": ["--interval", "1ms"],
+    "alloc run": ["--", sys.executable, "-c", "pass"],
     "profile run": ["--", sys.executable, "-c", "pass"],
+    "diagnose memory": [str(os.getpid()), "--duration", "0"],
+    "pool bench": ["--factory", "collections:deque", "--duration", "1ms"],
 }
 
 

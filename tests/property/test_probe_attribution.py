@@ -103,7 +103,7 @@ def test_the_ticks_of_every_usual_frequency_are_told_from_other_gaps(hz: int, se
 @given(hz=st.sampled_from(USUAL_HZ), seed=st.integers(0, 2**32))
 def test_no_phase_is_applied_where_there_is_no_tick(hz: int, seed: int) -> None:
     run = make_run(hz, seed, tick=False)
-    phase = learn(run.gaps, START_NS, run.end_ns, known_hz=hz)
+    phase = learn(run.gaps, START_NS, run.end_ns, [hz])
     assert isinstance(phase, NoTick)
     assert phase.reason
     claimed = by_evidence(run.gaps, Evidence(None, None, other_interrupts(run)))
@@ -188,7 +188,7 @@ def test_a_period_has_one_tick_at_most(gaps: list[Gap], period: int, data: st.Da
     assert len(chosen) <= last // period + 2
 
 
-def test_a_very_long_tick_is_a_tick_and_something_unexplained() -> None:
+def test_a_long_gap_in_the_ticks_phase_is_a_tick_and_something_unexplained() -> None:
     run = make_run(250, 7, noise_a_second=0)
     phase = learn(run.gaps, START_NS, run.end_ns)
     assert isinstance(phase, TickPhase)
@@ -197,11 +197,27 @@ def test_a_very_long_tick_is_a_tick_and_something_unexplained() -> None:
     longest = run.gaps[index + 1].start_ns - 1_000 - gap.start_ns
     gaps = [*run.gaps[:index], Gap(gap.start_ns, gap.start_ns + longest), *run.gaps[index + 1 :]]
     parts = by_evidence(gaps, Evidence(phase, None, 0))[index]
-    assert [part.cause for part in parts] == [Cause.TIMER_TICK, Cause.UNEXPLAINED]
+    assert [part.cause for part in parts] == [Cause.UNEXPLAINED, Cause.TIMER_TICK]
     assert sum(part.ns for part in parts) == longest
+    assert parts[1].ns < 60_000
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_a_hypervisor_that_interrupts_as_regularly_is_not_taken_for_the_tick(seed: int) -> None:
+    run = make_run(250, seed, noise_a_second=100)
+    period_ns = period_of(100)
+    regular = [Gap(at, at + 7_000) for at in range(START_NS, run.end_ns, period_ns)]
+    gaps = sorted(
+        gap for gap in (*run.gaps, *regular) if gap in run.gaps or not any(
+            near.start_ns <= gap.end_ns and gap.start_ns <= near.end_ns for near in run.gaps)
+    )  # fmt: skip
+    phase = learn(gaps, START_NS, run.end_ns)
+    assert isinstance(phase, TickPhase)
+    assert phase.hz == 250
 
 
 def test_a_stolen_stretch_before_the_handler_is_not_the_ticks() -> None:
     gap = Gap(0, 3_000_000)
     parts = by_trace([gap], [Span(2_980_000, 2_995_000, Cause.TIMER_TICK, "")])[0]
-    assert parts == (Part(Cause.TIMER_TICK, 15_000), Part(Cause.HYPERVISOR, 2_985_000))
+    assert parts == (Part(Cause.HYPERVISOR, 2_985_000), Part(Cause.TIMER_TICK, 15_000))

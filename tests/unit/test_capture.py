@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import errno
+import functools
 import gzip
 import io
 import json
 import tarfile
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfctl.diagnose.capture import Capture, CaptureRequest, capture, probe_names
+from cfctl.diagnose.capture import Capture, CaptureRequest, capture
 from cfctl.diagnose.measurements import Measurements
 from cfctl.diagnose.offline import MOMENTS, open_captured
 from cfctl.diagnose.record import Diagnosis, Status
@@ -24,7 +25,8 @@ from cfctl.diagnose.stored import restored
 from cfctl.errors import InputError
 from cfctl.host.archive import MAX_FILES, pack, unpack
 from cfctl.host.capture import Reads, discreet
-from cfctl.host.view import MAX_FILE_BYTES
+from cfctl.host.syscalls import RealSyscalls, SyscallError
+from cfctl.host.view import MAX_FILE_BYTES, HostView
 from cfctl.records import to_json, to_plain
 from tests.hosts.cases import GOOD
 from tests.hosts.fake_host import HOSTS, FakeHost, MemoryView
@@ -32,8 +34,6 @@ from tests.hosts.fake_host import HOSTS, FakeHost, MemoryView
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from cfctl.host.view import HostView
 
 NAMES = sorted(path.stem for path in HOSTS.glob("*.toml"))
 REFUSALS = [errno.EPERM, errno.EINVAL, errno.EIO]
@@ -185,21 +185,6 @@ def test_of_the_kernels_log_only_lines_about_latency_are_captured() -> None:
     )
     assert b"Marking clocksource" in content
     assert b"alice" not in content
-
-
-def test_results_of_probes_are_kept_under_names_of_their_own(tmp_path: Path) -> None:
-    jitter = {"schema": "cfctl.probe.jitter", "version": 1, "cpus": []}
-    names = probe_names([jitter, {**jitter, "schema": "cfctl.probe.../../etc"}, jitter])
-    assert list(names) == ["jitter-1.json", "-etc-1.json", "jitter-2.json"]
-    found = capture(
-        CaptureRequest(interval_ns=0, measure=False), names, open_view=views(FakeHost.load("bare_tuned"))
-    )
-    assert found.probe_count == 3
-    file = tmp_path / "host.tar.gz"
-    file.write_bytes(found.archive)
-    assert json.loads(unpack(str(file))["probes/jitter-2.json"]) == jitter
-    with pytest.raises(InputError, match="no result of a probe"):
-        probe_names([{"schema": "cfctl.diagnosis"}])
 
 
 def test_measurements_come_back_as_they_were() -> None:
@@ -365,23 +350,52 @@ def test_what_a_capture_never_asked_is_not_known(tmp_path: Path) -> None:
         now.content("proc/never/asked")
 
 
+class OneReading(HostView):
+    """This machine at one moment: whatever is asked again gets the first answer."""
+
+    def __init__(self) -> None:
+        super().__init__("/", cast("Any", OneAnswer()))
+        self.exists = functools.cache(super().exists)  # type: ignore[method-assign]
+        self.names = functools.cache(super().names)  # type: ignore[method-assign]
+        self.matching = functools.cache(super().matching)  # type: ignore[method-assign]
+
+
+class OneAnswer:
+    """The syscalls of this machine, each asked once."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        ask = getattr(RealSyscalls(), name)
+
+        @functools.cache
+        def first(*arguments: Any) -> tuple[Any, SyscallError | None]:
+            try:
+                return ask(*arguments), None
+            except SyscallError as error:
+                return None, error
+
+        def again(*arguments: Any) -> Any:
+            answer, error = first(*arguments)
+            if error is not None:
+                raise error
+            return answer
+
+        setattr(self, name, again)
+        return again
+
+
 @pytest.mark.host
 def test_this_machine_and_its_capture_have_the_same_diagnosis(tmp_path: Path) -> None:
-    """Up to counters that run on and measurements: every check has the same status or lives from those."""
-    from cfctl.diagnose.engine import catalogue
-
+    """Both from one reading: what changes from one second to the next is no difference of theirs."""
+    moments = [OneReading(), OneReading()]
     file = tmp_path / "host.tar.gz"
-    file.write_bytes(capture(CaptureRequest(interval_ns=50_000_000, duration_ns=100_000_000)).archive)
-    offline = {check.id: check for check in diagnose(Request(str(file))).checks}
-    live = diagnose(Request(interval_ns=50_000_000, measure=False))
-    static = {check.id for check in catalogue() if not check.needs}
-    moving = {"CPU_PRESSURE", "IO_PRESSURE", "MEM_PRESSURE", "MEM_AVAILABLE_LOW", "LOAD_HIGH"}
-    compared = [check for check in live.checks if check.id in static - moving]
-    assert len(compared) > 40
-    for check in compared:
-        assert (check.id, offline[check.id].status, offline[check.id].reason) == (
-            check.id,
-            check.status,
-            check.reason,
-        )
+    opened, opened_again = iter(moments), iter(moments)
+    plain: dict[str, Any] = {"measure": lambda: GOOD, "probe": lambda _plan, measured, _progress: measured}
+    request = CaptureRequest(interval_ns=BOTH_MOMENTS)
+    found = capture(request, open_view=lambda _: next(opened), sleep=lambda _: None, **plain)
+    file.write_bytes(found.archive)
+    live = diagnose(
+        Request(interval_ns=BOTH_MOMENTS),
+        open_view=lambda _: next(opened_again), sleep=lambda _: None, **plain,
+    )  # fmt: skip
+    assert_same(diagnosed_offline(file, None), live)
     assert {name for name in unpack(str(file)) if name.startswith(MOMENTS)}

@@ -134,6 +134,13 @@ def test_the_worst_cpu_decides() -> None:
     assert judge(fast, replace(fast, contaminated=True)).verdict is Verdict.INCONCLUSIVE
 
 
+def test_the_latency_of_another_use_is_not_judged() -> None:
+    measured = Measurements(latency=UseLatency("timer", "wake-up", (latency(ramp(10, 20)),), False))
+    found = judge_budget(P99, "ipc", measured, "", ())
+    assert (found.verdict, found.estimate, found.what) == (Verdict.INCONCLUSIVE, None, None)
+    assert "holds the latency of timer, not of ipc" in found.reason
+
+
 def test_an_interrupted_run_does_not_pass() -> None:
     assert judge(latency(ramp(10, 20)), interrupted=True).verdict is Verdict.INCONCLUSIVE
 

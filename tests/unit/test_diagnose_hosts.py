@@ -36,6 +36,7 @@ def test_a_tuned_host_has_no_issue_and_passes() -> None:
 def test_nothing_of_an_empty_host_passes() -> None:
     document = json.loads((GOLDEN / "empty.json").read_text())
     assert document["counts"]["pass"] == document["counts"]["issue"] == document["counts"]["error"] == 0
+    assert document["verdict"] == "inconclusive"
 
 
 def test_a_sandbox_is_named_and_most_of_it_is_unobservable() -> None:

@@ -55,10 +55,18 @@ def test_what_others_must_fix_does_not_fail(actor: Actor) -> None:
 
 @pytest.mark.parametrize("status", [Status.UNOBSERVABLE, Status.ERROR])
 def test_what_is_not_seen_counts_only_when_it_is_required(status: Status) -> None:
-    results = [result("A", status=status)]
+    results = [result("A", status=status), result("B", status=Status.PASS)]
     assert judged(results, Severity.LOW)[0] is Verdict.PASS
     assert judged(results, Severity.LOW, ("A",))[0] is Verdict.INCONCLUSIVE
     assert judged([], Severity.LOW, ("A",))[0] is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("status", [Status.UNOBSERVABLE, Status.ERROR])
+def test_a_host_of_which_nothing_is_seen_is_not_judged(status: Status) -> None:
+    others = [result("B", status=Status.NOT_APPLICABLE), result("C", status=status)]
+    verdict, reason = judged([result("A", status=status), *others], Severity.LOW)
+    assert verdict is Verdict.INCONCLUSIVE
+    assert reason == "nothing was observed: 2 of 3 checks could not see"
 
 
 def test_a_required_check_that_does_not_apply_is_satisfied() -> None:
@@ -108,17 +116,17 @@ def test_a_command_that_this_kernel_does_not_know_is_not_given() -> None:
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let a test register checks of its own and forget them."""
-    engine.catalogue()
+    engine.every_check()
     known = dict(engine._registered)
     yield
     engine._registered.clear()
     engine._registered.update(known)
-    engine.catalogue.cache_clear()
+    engine.every_check.cache_clear()
 
 
 @pytest.mark.usefixtures("registered")
 def test_a_check_that_raises_is_an_error_and_the_others_go_on(tmp_path: Path) -> None:
-    engine.catalogue.cache_clear()
+    engine.every_check.cache_clear()
 
     @check("BROKEN", "Broken", Severity.LOW, Area.CLOCK, rule="never", source="a test")
     def broken(host: Host) -> Outcome:
@@ -171,7 +179,7 @@ def test_a_missed_target_fails_and_one_that_can_not_be_judged_is_inconclusive() 
 
 @pytest.mark.usefixtures("registered")
 def test_a_sample_that_raises_is_an_error_of_its_check_only(tmp_path: Path) -> None:
-    engine.catalogue.cache_clear()
+    engine.every_check.cache_clear()
 
     def broken_sample(view: HostView, pid: int | None) -> int:
         raise KeyError("counter")

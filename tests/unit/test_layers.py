@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "cfctl"
 
 # Low to high. A package may import its own layer's line only where it is itself.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "units", "text", "records", "paths", "_native"}),
+    frozenset({"errors", "units", "text", "records", "paths", "launch", "_native"}),
     frozenset({"segment"}),
     frozenset({"host"}),
     frozenset({"clock"}),

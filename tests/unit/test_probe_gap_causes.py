@@ -21,13 +21,15 @@ SWITCH = Tracepoint("sched/sched_switch", 3, {"prev_pid": (8, 4), "next_comm": (
 LINE = Line(Stamp(0, 0), Stamp(2 * S, 2 * S))
 
 
-def native(gaps: list[tuple[int, int]], *, counted: int | None = None, switches: int = 0) -> dict[str, Any]:
+def native(
+    gaps: list[tuple[int, int]], *, counted: int | None = None, switches: int = 0, own: int = 0
+) -> dict[str, Any]:
     """Return what the loop gives: kept gaps of (start, length), `counted` in all."""
     return {
         "start_tick": 0,
         "end_tick": S,
         "gaps": {"count": counted or len(gaps), "sum": sum(n for _, n in gaps) + ((counted or len(gaps)) - len(gaps)) * 100},
-        "kept": b"".join(struct.pack("=QQII", at, length, 0, 0) for at, length in gaps),
+        "kept": b"".join(struct.pack("=QQII", at, length, own, 0) for at, length in gaps),
         "load": {"involuntary_switches": switches},
     }  # fmt: skip
 
@@ -43,9 +45,11 @@ def observed(
     before: CpuCounters | None = None,
     after: CpuCounters | None = None,
     virtualisation: str | None = "kvm",
+    switches_out_ns: tuple[int, ...] | None = (),
+    raw: Line = LINE,
 ) -> Observed:
     return Observed(
-        LINE, LINE, before, after, (), "", None if events is None else tuple(events), "no root", TID,
+        LINE, raw, before, after, switches_out_ns, "", None if events is None else tuple(events), "no root", TID,
         Sources((), "", None, virtualisation),
     )  # fmt: skip
 
@@ -101,6 +105,28 @@ def test_without_interrupt_counts_nothing_is_given_to_the_hypervisor() -> None:
     assert causes == [Cause.UNEXPLAINED]
     assert found.unexplained_ratio == 1.0
     assert found.interrupts is None
+
+
+def test_a_switch_record_is_placed_by_ticks_whenever_the_clocks_were_read() -> None:
+    # The RAW clock reads 5 s more, and its stamps were taken 80 us later than the other's.
+    raw = Line(Stamp(80_000, 5 * S + 80_000), Stamp(2 * S + 20_000, 7 * S + 20_000))
+    gap = (S - 50_000, 6_000)
+    seen = observed(switches_out_ns=(5 * S + S - 47_000,), raw=raw)
+    assert attribute(native([gap]), seen)[1] == [Cause.SCHEDULED_OUT]
+
+
+def test_switch_records_come_before_the_counter_which_lags_by_a_gap() -> None:
+    gap = [(1_000, 9_000)]
+    assert attribute(native(gap, own=1), observed())[1] == [Cause.UNEXPLAINED]
+    assert attribute(native(gap, own=1), observed(switches_out_ns=None))[1] == [Cause.SCHEDULED_OUT]
+
+
+def test_frequencies_above_the_timers_own_count_are_not_tried() -> None:
+    slow, fast = range(MS, S, 10 * MS), range(2 * MS, S, S // 256)
+    gaps = native(sorted((at, 7_000) for at in {*slow, *fast}))
+    pair = counters_at(0, {"LOC": 0}), counters_at(S, {"LOC": 99})
+    found = [attribute(gaps, observed(None, *views))[0].tick for views in ((None, None), pair)]
+    assert [tick and tick.hz for tick in found] == [256, 100]
 
 
 def test_steal_of_zero_ticks_is_below_the_resolution_and_no_zero() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from cfctl import _native
-from cfctl.probe.distribution import Histogram
+from cfctl.probe.conversion import Conversion
+from cfctl.probe.distribution import Histogram, from_native
+from cfctl.probe.jitter import CpuJitter, Jitter
+from cfctl.probe.load import ThreadLoad
+from cfctl.probe.scheduling import PmQos, Scheduling
+from cfctl.records import Measurement
 from cfctl.render.histogram import _edge, _rows, _step_of, bar, heat_map, histogram_table, shade
+from cfctl.render.probe import render_jitter
 
 
 def console(encoding: str = "utf-8", width: int = 80) -> Console:
@@ -84,3 +91,27 @@ def test_the_highest_value_has_the_darkest_shade() -> None:
     assert shade(20, 20, 90, True) == "."
     assert shade(90, 20, 90, True) == "#"
     assert shade(5, 5, 5, True) == "."
+
+
+def jitter_of_many_gaps() -> Jitter:
+    raw = {"count": 200_000, "sum": 200_000 * 300, "min": 200, "max": 12_100_000, "out_of_range": 0}
+    histogram = [0] * _native.HISTOGRAM_BUCKETS
+    histogram[300] = 200_000
+    gaps = from_native({**raw, "histogram": struct.pack(f"={len(histogram)}Q", *histogram)}, "ns", 1.0, 1.0)
+    load = ThreadLoad(1_000_000_000, 231, 0, 5, 0, 681_000_000, True, "waited for the CPU 41 % of the time")
+    cpu = CpuJitter(
+        0, 1_000_000_000, 9, Measurement(11.3, "ns"), Measurement(0.419, "ratio"), Measurement(419e6, "ns/s"),
+        Measurement(200_000, "1/s"), gaps, 0.1, (), None, load,
+    )  # fmt: skip
+    clock = Conversion(1e9, 1.0, 10.0, "tsc", "made up")
+    return Jitter((cpu,), 200, 10**9, "", Scheduling(), PmQos(None, None, None), clock, True, False)
+
+
+def test_a_disturbed_run_says_so_before_any_figure_and_its_figures_are_not_folded() -> None:
+    target = console()
+    render_jitter(jitter_of_many_gaps(), target, None)
+    lines = printed(target).splitlines()
+    assert lines[1] == "Other programs disturbed the run: see CONTAMINATED at the end."
+    assert lines[2].split() == ["CPU", "lost", "lost/s", "gaps", "p50", "p99", "p99.9", "p99.99", "max"]
+    assert lines[4].endswith("12.1 ms")
+    assert max(map(len, lines)) <= 80

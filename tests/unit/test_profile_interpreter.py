@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cfctl.launch import LaunchError
 from cfctl.profile.interpreter import check_interpreter, interpreter_flags, python_command
-from cfctl.profile.launch import LaunchError
 
 
 def script(path: Path, text: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cfctl import config
 from cfctl.cli.output import check_writable, message, write_file
+from cfctl.cli.progress import step_line
 from cfctl.cli.typer_app import command_app
 from cfctl.errors import InputError
 from cfctl.units import format_quantity, parse_time_ns
@@ -23,10 +23,6 @@ def capture(
         str,
         typer.Option("--output", "-o", metavar="FILE", help="The archive to write (.tar.gz); - is stdout."),
     ],
-    probe: Annotated[
-        list[str] | None,
-        typer.Option("--probe", metavar="FILE", help="Keep a probe's result saved as JSON, too; repeatable."),
-    ] = None,
     pid: Annotated[
         int | None, typer.Option("--pid", min=1, metavar="PID", help="Capture this process too.")
     ] = None,
@@ -53,8 +49,8 @@ def capture(
     The archive holds the files of /proc and /sys that the checks and `cfctl diagnose host` read, at
     the two ends of the interval, with the reason for each that could not be read; the answers of
     the syscalls they made; the names found in the directories they listed, among them those of
-    processes and network links; the measurements of the clock and of the latency of the use, for
-    `cfctl diagnose latency --target`; and the results named by --probe.
+    processes and network links; and what the probes measured: the latency of the use, for
+    `cfctl diagnose latency --target`, where a busy loop's time goes, costs, and the clock.
 
     It holds no environment variables but the one that names a container, and the names of those for
     the allocator, no user names or command
@@ -62,8 +58,7 @@ def capture(
     lines about clocks, CPUs and memory errors. The same host state gives the same bytes. To look:
     tar -tzf FILE.
     """
-    from cfctl.compare.files import load_document
-    from cfctl.diagnose.capture import CaptureRequest, probe_names
+    from cfctl.diagnose.capture import CaptureRequest
     from cfctl.diagnose.capture import capture as capture_host
     from cfctl.diagnose.profiles import PROFILES
 
@@ -71,14 +66,13 @@ def capture(
         raise InputError("An archive is nothing for a terminal.", "", "Name a file: -o host.tar.gz")
     if output != "-":
         check_writable(output)
-    probes = probe_names([load_document(Path(file)) for file in probe or []])
     settings = config.load()
     interval_ns = settings.get("diagnose.interval") if interval is None else parse_time_ns(interval, "s")
     if profile not in PROFILES:
         raise InputError(f"There is no profile '{profile}'.", f"Profiles: {', '.join(PROFILES)}.")
     request = CaptureRequest("/", pid, interval_ns, not no_measure, profile, parse_time_ns(duration, "s"))
-    found = capture_host(request, probes)
+    with step_line() as show:
+        found = capture_host(request, progress=show)
     write_file("/dev/stdout" if output == "-" else output, found.archive)
     size = format_quantity(len(found.archive), "B")
-    more = f", {found.probe_count} probe results" if found.probe_count else ""
-    message(f"{output}: {found.host_files} files of this host{more}, {size}")
+    message(f"{output}: {found.host_files} files of this host, {size}")

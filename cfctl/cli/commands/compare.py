@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from cfctl.cli.exit_codes import ExitCode
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, UnitOption
+from cfctl.cli.regression import FailAboveOption, FailOnRegressionOption, end_with
 from cfctl.cli.typer_app import command_app
-from cfctl.records import Verdict
 
 app = command_app()
 
@@ -31,17 +30,8 @@ def compare(
         list[str] | None,
         typer.Option("--new", metavar="FILE", help="A further run of what is judged; repeatable."),
     ] = None,
-    fail_above: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fail-above",
-            metavar="METRIC:RATIO[:DIFFERENCE]",
-            help="What counts as a regression; repeatable.",
-        ),
-    ] = None,
-    fail_on_regression: Annotated[
-        bool, typer.Option("--fail-on-regression", help="Exit 1 for a regression, 3 when it can not be told.")
-    ] = False,
+    fail_above: FailAboveOption = None,
+    fail_on_regression: FailOnRegressionOption = False,
     allow_different_hosts: Annotated[
         bool, typer.Option("--allow-different-hosts", help="Compare results of different hosts too.")
     ] = False,
@@ -80,7 +70,4 @@ def compare(
         allow_different_hosts,
     )
     out.emit(found, render_all if show_all else render)
-    if fail_on_regression and found.verdict is Verdict.FAIL:
-        raise typer.Exit(ExitCode.FINDING)
-    if fail_on_regression and found.verdict is Verdict.INCONCLUSIVE:
-        raise typer.Exit(ExitCode.UNMEASURED)
+    end_with(found, fail_on_regression)

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cfctl import config
 from cfctl.cli.cpu_list import cpu_list_option
+from cfctl.cli.diagnose_commands.memory import memory
+from cfctl.cli.diagnose_commands.selection import (
+    checks_option,
+    complete_checks,
+    names,
+    show_catalogue,
+)
 from cfctl.cli.exit_codes import ExitCode
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, message
+from cfctl.cli.progress import step_line
 from cfctl.cli.typer_app import command_group
+from cfctl.diagnose.record import Subject
 from cfctl.errors import InputError
 from cfctl.records import Severity, Verdict
 from cfctl.units import parse_time_ns
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 app = command_group("What on this host costs latency, whose it is, and what exactly fixes it.")
-
-
-def _complete_check(incomplete: str) -> list[str]:
-    from cfctl.diagnose.engine import catalogue
-
-    *before, last = incomplete.split(",")
-    head = "".join(f"{name}," for name in before)
-    return [head + check.id for check in catalogue() if check.id.startswith(last.upper())]
 
 
 def _complete_profile(incomplete: str) -> list[str]:
@@ -37,11 +33,7 @@ def _complete_profile(incomplete: str) -> list[str]:
     return [name for name in PROFILES if name.startswith(incomplete)]
 
 
-def _checks_option(name: str, help_text: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(
-        name, metavar="ID,...", help=help_text, autocompletion=_complete_check
-    )
-    return option
+app.command()(memory)
 
 
 @app.command()
@@ -82,10 +74,11 @@ def latency(
     pid: Annotated[
         int | None, typer.Option("--pid", min=1, metavar="PID", help="Judge this process and its CPUs too.")
     ] = None,
-    only: Annotated[str | None, _checks_option("--only", "Run these checks only.")] = None,
-    skip: Annotated[str | None, _checks_option("--skip", "Leave these checks out.")] = None,
+    only: Annotated[str | None, checks_option("--only", "Run these checks only.", Subject.LATENCY)] = None,
+    skip: Annotated[str | None, checks_option("--skip", "Leave these checks out.", Subject.LATENCY)] = None,
     require_observable: Annotated[
-        str | None, _checks_option("--require-observable", "Exit 3 when one of these can not observe.")
+        str | None,
+        checks_option("--require-observable", "Exit 3 when one of these can not observe.", Subject.LATENCY),
     ] = None,
     sysroot: Annotated[
         str,
@@ -129,7 +122,7 @@ def latency(
 
     out = Output.resolve(format, json, output)
     if list_checks:
-        _show_catalogue(out)
+        show_catalogue(out, Subject.LATENCY)
         return
     settings = config.load()
     request = Request(
@@ -143,19 +136,16 @@ def latency(
         duration_ns=parse_time_ns(duration, "s"),
         cpus=cpu_list_option(cpus),
         pm_qos_us=pm_qos,
-        only=_names(only),
-        skip=_names(skip),
-        required=_names(require_observable),
+        only=names(only),
+        skip=names(skip),
+        required=names(require_observable),
     )
     if pm_qos is not None and request.measure:
         message(
             f"A PM QoS limit of {pm_qos} us is asked for (/dev/cpu_dma_latency) while its effect is measured."
         )
-    progress = _progress()
-    try:
-        diagnosis = diagnose(request, progress=progress)
-    finally:
-        progress("")
+    with step_line() as show:
+        diagnosis = diagnose(request, progress=show)
     out.emit(diagnosis, render_all if show_all or only is not None else render)
     if diagnosis.verdict is Verdict.FAIL:
         raise typer.Exit(ExitCode.FINDING)
@@ -170,29 +160,10 @@ def _interval_ns(text: str | None, quick: bool, usual_ns: int) -> int:
     return 0 if quick else usual_ns
 
 
-def _names(text: str | None) -> tuple[str, ...]:
-    """Return the check ids of an option, which may be written in lower case."""
-    if text is None:
-        return ()
-    names = tuple(name.strip().upper() for name in text.split(",") if name.strip())
-    if not names:
-        raise InputError(
-            "No check is named.", "A list of ids was expected.", "See: cfctl diagnose latency --list"
-        )
-    return names
-
-
-def _show_catalogue(out: Output) -> None:
-    from cfctl.diagnose.run import described
-    from cfctl.render.diagnosis import render_catalogue
-
-    out.emit(described(()), render_catalogue)
-
-
 @app.command()
 def explain(
     checks: Annotated[
-        list[str], typer.Argument(metavar="ID...", help="Checks to explain.", autocompletion=_complete_check)
+        list[str], typer.Argument(metavar="ID...", help="Checks to explain.", autocompletion=complete_checks)
     ],
     format: FormatOption = None,
     json: JsonOption = False,
@@ -208,13 +179,13 @@ def explain(
     from cfctl.render.check_page import render
 
     out = Output.resolve(format, json, output)
-    out.emit(explained(_names(",".join(checks))), render)
+    out.emit(explained(names(",".join(checks))), render)
 
 
 @app.command()
 def fix(
-    only: Annotated[str | None, _checks_option("--only", "Fix these issues only.")] = None,
-    skip: Annotated[str | None, _checks_option("--skip", "Leave these issues out.")] = None,
+    only: Annotated[str | None, checks_option("--only", "Fix these issues only.", Subject.LATENCY)] = None,
+    skip: Annotated[str | None, checks_option("--skip", "Leave these issues out.", Subject.LATENCY)] = None,
     profile: Annotated[
         str | None,
         typer.Option(
@@ -253,14 +224,11 @@ def fix(
         pid=pid,
         profile=profile or settings.get("diagnose.profile"),
         interval_ns=settings.get("diagnose.interval"),
-        only=_names(only),
-        skip=_names(skip),
+        only=names(only),
+        skip=names(skip),
     )
-    progress = _progress()
-    try:
-        diagnosis = diagnose(request, progress=progress)
-    finally:
-        progress("")
+    with step_line() as show:
+        diagnosis = diagnose(request, progress=show)
     view = HostView() if sysroot == "/" else open_captured(sysroot).now
     script = fix_script(diagnosis, view, __version__)
     if out.path is None:
@@ -308,15 +276,3 @@ def host(
     out.emit(report, render)
     if report.verdict is Verdict.FAIL:
         raise typer.Exit(ExitCode.FINDING)
-
-
-def _progress() -> Callable[[str], None]:
-    """Return a function that shows what is being done on one line of a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        return lambda _: None
-
-    def show(text: str) -> None:
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()
-
-    return show

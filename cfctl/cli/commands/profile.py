@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import time
 from typing import Annotated
 
 import typer
@@ -26,8 +24,8 @@ from cfctl.cli.profile_commands.report import (
 )
 from cfctl.cli.profile_commands.system import system
 from cfctl.cli.profile_commands.timeline import timeline
+from cfctl.cli.segment_limits import prune_by_settings
 from cfctl.cli.typer_app import command_group
-from cfctl.errors import SegmentError, StateError
 from cfctl.text import safe_text
 
 app = command_group("Operations of a program: counts, errors and latencies, live or afterwards.")
@@ -103,7 +101,7 @@ def run(
     """
     from cfctl.cli.app import report_error
     from cfctl.errors import CfctlError
-    from cfctl.profile.launch import FAILED, LaunchError
+    from cfctl.launch import FAILED, LaunchError
     from cfctl.profile.patterns import parse_pattern
     from cfctl.profile.run import run_and_record
     from cfctl.profile.sampler import Sampler
@@ -111,7 +109,7 @@ def run(
 
     patterns = [parse_pattern(text) for text in function or []]
     where = Output.resolve(format, json, output, unit, to_stderr=True)
-    _prune_by_settings()
+    prune_by_settings()
     try:
         sampler = Sampler(stacks_rate, follow_children, not stacks_no_pause) if stacks else None
         outcome = run_and_record(command, patterns, follow_children, timeline, sampler)
@@ -161,21 +159,3 @@ def _set_paused(program: str | None, paused: bool) -> None:
 
     pid = set_paused(find_segment(program), paused)
     message(f"{'Paused' if paused else 'Resumed'} process {pid}.")
-
-
-def _prune_by_settings() -> None:
-    """Remove the ended segments that the settings say are too old or too many."""
-    from cfctl import config
-    from cfctl.segment.directory import list_segments, remove_segment, user_directories
-    from cfctl.segment.reaper import prunable
-
-    settings = config.load()
-    try:
-        files = list_segments(user_directories()).files
-    except SegmentError:
-        # Whether the directory can be used is the program's to say, and it will.
-        return
-    limits = settings.get("segments.max-age"), settings.get("segments.max-total")
-    for file in prunable(files, time.time_ns(), *limits):
-        with contextlib.suppress(StateError):
-            remove_segment(file)

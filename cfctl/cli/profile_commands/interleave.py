@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cfctl.cli.exit_codes import ExitCode
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, UnitOption, message
+from cfctl.cli.regression import FailAboveOption, FailOnRegressionOption, end_with
 from cfctl.errors import CfctlError, InputError, UnobservableError
-from cfctl.records import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,17 +31,8 @@ def compare(
             help="Time this function, unedited; * and ? are wildcards. Repeatable.",
         ),
     ] = None,
-    fail_above: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fail-above",
-            metavar="METRIC:RATIO[:DIFFERENCE]",
-            help="What counts as a regression; repeatable.",
-        ),
-    ] = None,
-    fail_on_regression: Annotated[
-        bool, typer.Option("--fail-on-regression", help="Exit 1 for a regression, 3 when it can not be told.")
-    ] = False,
+    fail_above: FailAboveOption = None,
+    fail_on_regression: FailOnRegressionOption = False,
     format: FormatOption = None,
     json: JsonOption = False,
     output: OutputOption = None,
@@ -75,10 +65,7 @@ def compare(
         compare_profiles(runs[0], runs[1], thresholds), base=(interleave[0],), new=(interleave[1],)
     )
     where.emit(found, render)
-    if fail_on_regression and found.verdict is Verdict.FAIL:
-        raise typer.Exit(ExitCode.FINDING)
-    if fail_on_regression and found.verdict is Verdict.INCONCLUSIVE:
-        raise typer.Exit(ExitCode.UNMEASURED)
+    end_with(found, fail_on_regression)
 
 
 def _words(command: str) -> list[str]:
@@ -99,7 +86,7 @@ def _turns(rounds: int) -> Iterator[int]:
 
 def _run(command: Sequence[str], patterns: Sequence[FunctionPattern]) -> dict[str, Any]:
     """Return the saved form of what one run recorded; raises a CfctlError when it failed."""
-    from cfctl.profile.launch import LaunchError
+    from cfctl.launch import LaunchError
     from cfctl.profile.run import run_and_record
     from cfctl.records import to_plain
 

@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include "segment.h"
+
 struct cf_binding_topic {
     PyMethodDef *methods;         /* ends with a NULL entry; may be NULL */
     int (*add)(PyObject *module); /* adds types and constants; 0 or -1 with an exception; or NULL */
@@ -22,13 +24,19 @@ extern const struct cf_binding_topic cf_topic_monitor;
 extern const struct cf_binding_topic cf_topic_probe;
 extern const struct cf_binding_topic cf_topic_perf;
 extern const struct cf_binding_topic cf_topic_sparse;
+extern const struct cf_binding_topic cf_topic_pool;
+extern const struct cf_binding_topic cf_topic_track;
 extern const struct cf_binding_topic cf_topic_bus;
 extern const struct cf_binding_topic cf_topic_hlc;
+extern const struct cf_binding_topic cf_topic_outcome;
 
 /* Types and objects that more than one topic needs; one per module, so per interpreter. */
 struct cf_module_state {
     PyTypeObject *operation_type;
     PyTypeObject *span_type;
+    PyTypeObject *lease_type;
+    struct cf_shard *facts; /* of the kind "interpreter"; NULL = none yet, or refused */
+    uint32_t facts_generation;
     PyTypeObject *message_type;
     PyTypeObject *hlc_type;
     PyObject *method_type; /* types.MethodType */
@@ -37,6 +45,10 @@ struct cf_module_state {
 /* Returns the state of the module that a heap type of ours was made for. */
 struct cf_module_state *cf_type_state(PyTypeObject *type);
 
+/* As cf_type_state, also of a class derived in Python: it belongs to no module, so its bases are
+ * asked. NULL, with an exception, when there is none. */
+struct cf_module_state *cf_find_state(PyTypeObject *type);
+
 /* Makes a heap type, adds it to the module and returns a new reference; NULL with an exception. */
 PyTypeObject *cf_add_type(PyObject *module, PyType_Spec *spec);
 
@@ -44,11 +56,22 @@ PyTypeObject *cf_add_type(PyObject *module, PyType_Spec *spec);
  * type. */
 void cf_free_instance(PyObject *self);
 
+/* Sets methods of a mutable heap type whose bound forms its instances keep: in one PyObject * for
+ * each, one after the other from an offset, which the type's own functions visit and clear. The
+ * definitions, which end with a NULL entry, are not copied. 0, or -1 with an exception. */
+int cf_keep_methods(PyTypeObject *owner, PyMethodDef *definitions, Py_ssize_t first_offset);
+
 /* Returns the instrument id of an Operation object; -1 with TypeError for anything else. */
 int64_t cf_operation_id(struct cf_module_state *state, PyObject *operation);
 
 /* Returns the state of the module whose type an Operation is, or derives from. */
 struct cf_module_state *cf_operation_state(PyObject *operation);
+
+/* Returns whether an exception, or the one that is raised, is a failure of what it leaves: any but
+ * SystemExit with a status of 0 (sys.exit(), sys.exit(None), sys.exit(0)), by which a program ends
+ * well. The exception that is raised stays. */
+int cf_is_error(PyObject *exception);
+int cf_raised_error(void);
 
 /* Methods of Operation that return a handle: `begin()` a running one, `span()` one that __enter__
  * begins. */

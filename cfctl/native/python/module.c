@@ -6,9 +6,11 @@
 #include "tick.h"
 
 static const struct cf_binding_topic *const topics[] = {
-    &cf_topic_clock,          &cf_topic_segment, &cf_topic_operation, &cf_topic_span,
-    &cf_topic_timed_function, &cf_topic_monitor, &cf_topic_probe,     &cf_topic_perf,
-    &cf_topic_sparse,         &cf_topic_hlc,     &cf_topic_bus,
+    &cf_topic_clock, &cf_topic_segment,        &cf_topic_operation,
+    &cf_topic_span,  &cf_topic_timed_function, &cf_topic_monitor,
+    &cf_topic_probe, &cf_topic_perf,           &cf_topic_sparse,
+    &cf_topic_pool,  &cf_topic_track,          &cf_topic_hlc,
+    &cf_topic_bus,   &cf_topic_outcome,
 };
 
 PyObject *cf_raise_errno(int negative_errno, const char *what) {
@@ -70,10 +72,9 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     struct cf_module_state *state = PyModule_GetState(module);
     Py_VISIT(state->operation_type);
     Py_VISIT(state->span_type);
+    Py_VISIT(state->lease_type);
     Py_VISIT(state->message_type);
     Py_VISIT(state->hlc_type);
-    Py_VISIT(state->hlc_type);
-    Py_VISIT(state->message_type);
     Py_VISIT(state->method_type);
     return 0;
 }
@@ -82,10 +83,9 @@ static int module_clear(PyObject *module) {
     struct cf_module_state *state = PyModule_GetState(module);
     Py_CLEAR(state->operation_type);
     Py_CLEAR(state->span_type);
+    Py_CLEAR(state->lease_type);
     Py_CLEAR(state->message_type);
     Py_CLEAR(state->hlc_type);
-    Py_CLEAR(state->hlc_type);
-    Py_CLEAR(state->message_type);
     Py_CLEAR(state->method_type);
     return 0;
 }

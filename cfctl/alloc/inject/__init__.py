@@ -1,0 +1,1 @@
+"""The directory `alloc run --cycles` puts first on PYTHONPATH: it holds a sitecustomize."""

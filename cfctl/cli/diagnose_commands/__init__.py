@@ -1,0 +1,1 @@
+"""The commands of `cfctl diagnose` that are not about the host's latency."""

@@ -1,0 +1,1 @@
+"""Pools: objects and buffers that are used again, counted in the process's segment."""
