@@ -27,6 +27,7 @@ static void leave(struct cf_subscription *subscription, uint32_t at) {
     subscription->left_copies += reader->position - reader->joined;
     subscription->left_dropped += reader->dropped;
     subscription->left_damaged += reader->damaged;
+    subscription->left_ids[subscription->left++ % CF_SUBSCRIPTION_LEFT] = reader->ring_id;
     subscription->count--;
     for (uint32_t i = at; i < subscription->count; i++)
         subscription->readers[i] = subscription->readers[i + 1];
@@ -46,7 +47,12 @@ static void leave_ended(struct cf_subscription *subscription) {
     }
 }
 
-static int is_joined(const struct cf_subscription *subscription, uint64_t ring_id) {
+/* Returns whether the ring is joined, or was and has been left. */
+static int is_known(const struct cf_subscription *subscription, uint64_t ring_id) {
+    for (uint64_t i = 0; i < subscription->left && i < CF_SUBSCRIPTION_LEFT; i++) {
+        if (subscription->left_ids[i] == ring_id)
+            return 1;
+    }
     for (uint32_t i = 0; i < subscription->count; i++) {
         if (subscription->readers[i]->ring_id == ring_id)
             return 1;
@@ -97,7 +103,7 @@ void cf_subscription_refresh(struct cf_subscription *subscription) {
     while ((entry = readdir(directory)) != NULL) {
         uint64_t ring_id;
         if (!parse_name(entry->d_name, subscription->topic.hash, &ring_id) ||
-            is_joined(subscription, ring_id))
+            is_known(subscription, ring_id))
             continue;
         if (subscription->count == CF_SUBSCRIPTION_RINGS) {
             subscription->refused++;

@@ -9,6 +9,8 @@
 #include "topic.h"
 
 #define CF_SUBSCRIPTION_RINGS 64u
+/* Rings that were left, whose files may still be there: they are not read a second time. */
+#define CF_SUBSCRIPTION_LEFT 1024u
 
 enum cf_wait {
     CF_WAIT_SPIN = 0,     /* never sleeps; its publishers need no fence */
@@ -37,6 +39,8 @@ struct cf_subscription {
     uint64_t left_copies; /* messages of rings that were left, and the dropped of them */
     uint64_t left_dropped;
     uint64_t left_damaged;
+    uint64_t left;         /* rings that were left */
+    uint64_t left_ids[CF_SUBSCRIPTION_LEFT];
     struct cf_ring_reader *readers[CF_SUBSCRIPTION_RINGS]; /* higher priority first */
 };
 
