@@ -28,8 +28,8 @@ def run_plans(plans: Sequence[Plan], *, threads: bool, timeout_s: float) -> list
     groups = [list(plans)] if threads else [[plan] for plan in plans]
     processes: list[subprocess.Popen[str]] = []
     try:
-        for group in groups:
-            processes.append(_start(group))
+        # One by one: those that were started are ended also when another can not be.
+        processes.extend(map(_start, groups))
         end = time.monotonic() + timeout_s
         return [found for process in processes for found in _finish(process, end - time.monotonic())]
     finally:

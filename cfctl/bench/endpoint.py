@@ -98,7 +98,7 @@ def send_paced(plan: Plan, bus: Bus) -> dict[str, Any]:
             lost += not _retried(publisher, data)
     ended = ticks()
     cpu_ns = time.thread_time_ns() - cpu_ns
-    found = {
+    found: dict[str, Any] = {
         "offered": total, "never_accepted": lost, "refused": refused, "cpu_ns": cpu_ns,
         "wall_ns": (ended - start) * plan.ns_per_tick,
     }  # fmt: skip
@@ -152,9 +152,9 @@ def receive_paced(plan: Plan, bus: Bus) -> dict[str, Any]:
         due, last = unpack(payload)
         if last:
             break
-        if now - (due if due > previous else previous) > stall:
+        length = now - max(due, previous)
+        if length > stall:
             stalls += 1
-            length = now - max(due, previous)
             stalled += length
             # As long again for what had piled up.
             stall_end = now + length
