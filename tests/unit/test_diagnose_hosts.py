@@ -93,7 +93,7 @@ def test_json_has_every_field_of_the_documents(tmp_path: Path) -> None:
     assert list(document["checks"][0]) == [
         "id", "area", "title", "status", "severity", "actor", "description", "why", "solution", "warning",
         "commands", "evidence", "threshold", "privilege", "reason", "impact_ns_per_s",
-        "impact", "verify",
+        "impact", "verify", "impact_is_bound",
     ]  # fmt: skip
 
 
