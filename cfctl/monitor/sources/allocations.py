@@ -54,9 +54,7 @@ class Allocations:
         def rate(metric: str, value: float, unit: str) -> Series:
             key = (segment.pid, segment.start_time, metric)
             seen.add(key)
-            return Series(
-                metric, self._rates.per_second(key, moment.monotonic_ns, value, unit), labels, who
-            )
+            return Series(metric, self._rates.per_second(key, moment.monotonic_ns, value, unit), labels, who)
 
         live = Measurement(
             float(held.bytes), "B", float(held.error_bytes), 1, "counted; each thread tells in batches"

@@ -24,7 +24,9 @@ class HybridClocks:
     """Reads the hybrid logical clocks of the live segments; 20 us each."""
 
     METRICS: ClassVar[tuple[Metric, ...]] = (
-        Metric("hlc_drift", "ns", "How far a clock's stamps ran ahead of its host's clock, the most.", _LABELS),
+        Metric(
+            "hlc_drift", "ns", "How far a clock's stamps ran ahead of its host's clock, the most.", _LABELS
+        ),
         Metric("hlc_refused", "1", "Messages refused: stamped too far ahead.", _LABELS, MetricKind.COUNTER),
         Metric("hlc_steps_back", "1", "Backward steps of the wall clock.", _LABELS, MetricKind.COUNTER),
     )
