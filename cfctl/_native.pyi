@@ -129,6 +129,9 @@ def timeline_start() -> None:
 def count_folded(name: str, /) -> None:
     """Count a label set of the operation that was folded into another row."""
 
+def is_error(exception: BaseException) -> bool:
+    """Return whether an exception is a failure of what it left: any but SystemExit with a status of 0."""
+
 # Histograms: buffers of native uint64, HISTOGRAM_BUCKETS long
 
 def histogram_merge(into: bytearray, source: bytes | bytearray | memoryview) -> None:
@@ -297,6 +300,9 @@ class Monitor:
         """PY_YIELD: a generator or coroutine leaves the stack; a generator's clock stops."""
     def resume(self, code: CodeType, offset: int, error: BaseException | None = None, /) -> None:
         """PY_RESUME and PY_THROW: it goes on where it was suspended."""
+    def forked(self) -> None:
+        """Take note that this process was just forked off: what is suspended is its parent's to record."""
+
     def flush(self) -> None:
         """Record the generators that were suspended or dropped; when the program ends."""
     def install(self) -> None: ...

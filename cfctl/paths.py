@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from cfctl.units import parse_bytes
 
 # A state file is read whole; anything larger was not written by cfctl.
 MAX_STATE_BYTES = 16 << 20
+# No write takes so long: a temporary file of that age is a killed writer's.
+_STALE_S = 3600
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -117,7 +120,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Missing directories are made with mode 0700; one that exists is left as it is, but has to belong
     to this user. A reader sees the old content or the new, also after a crash. Raises StateError,
-    and then the old file stands and no temporary file is left.
+    and then the old file stands and no temporary file is left; what a killed writer left is removed
+    by the first one an hour later.
     """
     try:
         _make_missing(path.parent)
@@ -129,6 +133,7 @@ def write_atomically(path: Path, data: bytes) -> None:
                     f"The directory {path.parent} belongs to another user.",
                     "Set HOME or XDG_STATE_HOME to a directory of this user.",
                 )
+            _sweep(directory, path.name)
             _replace(directory, path.name, data, 0o600)
         finally:
             os.close(directory)
@@ -164,11 +169,27 @@ def write_result(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def _temporary_prefix(name: str) -> str:
+    return f".{name[:48]}."
+
+
+def _sweep(directory: int, name: str) -> None:
+    """Remove the temporary files of writers of `name` that were killed: older than any write takes."""
+    oldest = time.time() - _STALE_S
+    for found in os.listdir(directory):
+        random = found.removeprefix(_temporary_prefix(name)).removesuffix(".tmp")
+        if f"{_temporary_prefix(name)}{random}.tmp" == found and len(random) == 12:
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(found, dir_fd=directory, follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode) and status.st_mtime < oldest:
+                    os.unlink(found, dir_fd=directory)
+
+
 def _replace(directory: int, name: str, data: bytes, mode: int | None) -> None:
     """Replace a file in an open directory; without a mode the umask decides, as for any new file."""
     # By the directory's descriptor: nobody can swap the path between the steps. A random name,
     # because two threads may write the same file.
-    temporary = f".{name[:48]}.{os.urandom(6).hex()}.tmp"
+    temporary = f"{_temporary_prefix(name)}{os.urandom(6).hex()}.tmp"
     fd = os.open(temporary, _NEW_FILE_FLAGS, 0o600 if mode is not None else 0o666, dir_fd=directory)
     try:
         with open(fd, "wb") as file:

@@ -24,14 +24,26 @@ _BYTES: Final = {
 }  # fmt: skip
 _TIME_EXPECTED: Final = "a time with its unit (ns, us, ms, s, min, h)"
 _BYTES_EXPECTED: Final = "a size with its unit (B, kB, MB, GB, KiB, MiB, GiB)"
+_RATE: Final = {"/s": 1, "k/s": 10**3, "M/s": 10**6, "G/s": 10**9}
+_BYTE_RATE: Final = {f"{name}/s": factor for name, factor in _BYTES.items()}
 _RATIO: Final = {"": 1.0, "%": 1e-2, "ppm": 1e-6, "ppb": 1e-9}
+# Per base unit: factors, and what a text should be.
+_QUANTITIES: Final[dict[str, tuple[dict[str, int], str]]] = {
+    "ns": (_TIME_NS, _TIME_EXPECTED),
+    "B": (_BYTES, _BYTES_EXPECTED),
+    "1/s": (_RATE, "a rate with its unit (/s, k/s, M/s, G/s)"),
+    "B/s": (_BYTE_RATE, "a rate with its unit (B/s, kB/s, MB/s, GB/s, MiB/s)"),
+    "1": ({"": 1}, "a number"),
+}
 # The units a number is shown in when none is asked for, per base unit.
 _SHOWN: Final[dict[str, tuple[tuple[str, float], ...]]] = {
     "ns": (("s", 1e9), ("ms", 1e6), ("us", 1e3), ("ns", 1)),
     "B": (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1)),
     "Hz": (("GHz", 1e9), ("MHz", 1e6), ("kHz", 1e3), ("Hz", 1)),
+    "B/s": (("GB/s", 1e9), ("MB/s", 1e6), ("kB/s", 1e3), ("B/s", 1)),
     "1/s": (("G/s", 1e9), ("M/s", 1e6), ("k/s", 1e3), ("/s", 1)),
     "ratio": (("%", 1e-2),),
+    "1": (("", 1),),
 }
 _QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-zµ%/]*)\s*")
 
@@ -56,14 +68,15 @@ def parse_ratio(text: str) -> float:
 
 
 def parse_quantity(text: str, unit: str) -> float:
-    """Return the value of a text in a base unit ("ns", "B" or "ratio"), not rounded; raises InputError."""
-    if unit == "ns":
-        return _parse(text, _TIME_NS, _TIME_EXPECTED, None)
-    if unit == "B":
-        return _parse(text, _BYTES, _BYTES_EXPECTED, None)
+    """Return the value of a text in a base unit, not rounded; raises InputError.
+
+    Base units: "ns", "B", "ratio", "1/s", "B/s", and "1" for a plain number.
+    """
     if unit == "ratio":
         return parse_ratio(text)
-    raise ValueError(f"no text form is known for the unit {unit}")
+    if unit not in _QUANTITIES:
+        raise ValueError(f"no text form is known for the unit {unit}")
+    return _parse(text, *_QUANTITIES[unit], "" if unit == "1" else None)
 
 
 def _whole(text: str, value: float) -> int:

@@ -1,4 +1,4 @@
-"""Hybrid logical clocks under random histories: `python -m tests.hlc_machine [HISTORIES]`, by default 100 000.
+"""Hybrid logical clocks under random histories; `python -m tests.hlc_histories` drives many.
 
 A history is up to five nodes with manual clocks that drift, stand still and step, which tick, send, receive
 and refuse. At each event: strict growth, order along happened-before (vector clocks), the bound on stamp -
@@ -8,7 +8,6 @@ physical time, agreement with the textbook's clock of two fields, and refusal wi
 from __future__ import annotations
 
 import random
-import sys
 from dataclasses import dataclass, field
 
 from cfctl import _native
@@ -146,21 +145,3 @@ def drive(choices: random.Random, steps: int) -> History:
             case _:
                 history.tick(node)
     return history
-
-
-def main(histories: int) -> int:
-    """Run histories of fixed seeds; an AssertionError names the first that fails."""
-    events = refused = 0
-    for seed in range(histories):
-        try:
-            history = drive(random.Random(seed), 20)
-        except AssertionError as error:
-            raise AssertionError(f"history {seed}") from error
-        events += len(history.events)
-        refused += history.refused
-    print(f"{histories} histories, {events} events, {refused} refusals: nothing violated")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000))

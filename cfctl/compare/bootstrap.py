@@ -4,7 +4,8 @@ Hierarchical: a resample draws runs with replacement, and of each drawn run samp
 replacement (Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 3.8; for
 benchmarks: Kalibera & Jones, Rigorous Benchmarking in Reasonable Time, 2013). A side's figure is
 the geometric mean of its runs' figures. The interval is Student's, with the bootstrap's standard
-errors: of few runs the percentiles of a bootstrap are too narrow.
+errors: of few runs the percentiles of a bootstrap are too narrow. Runs made in rounds are drawn as
+pairs, one of each side.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 # The standard error of as many resamples is itself good to 4 %.
 RESAMPLES: Final = 400
 MIN_RUNS: Final = 5
+# The share of cases in which a number of runs that is named as needed is to be enough.
+POWER: Final = 0.9
 # A sample of 0 ticks is one below the counter's step, and has no logarithm.
 _LEAST_TICKS: Final = 0.5
 
@@ -69,57 +72,98 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The geometric means of both sides and the interval of new - base at the confidence asked for."""
+    """The means of both sides and the interval of new - base at the confidence asked for.
+
+    `spread` is the standard deviation of the difference that one run a side makes, in their unit.
+    """
 
     base: float
     new: float
     interval: tuple[float, float]
+    spread: float
 
 
 def difference(
-    base: Sequence[Run], new: Sequence[Run], quantile: float | None, confidence: float, seed: int
+    base: Sequence[Run],
+    new: Sequence[Run],
+    quantile: float | None,
+    confidence: float,
+    seed: int,
+    paired: bool = False,
 ) -> Difference:
-    """Return how a quantile, or the mean (None), of two sides differs; at least two runs a side."""
+    """Return how a quantile, or the mean (None), of two sides differs; at least two runs a side.
+
+    `paired` says that the runs of equal index were made in one round: a resample draws rounds, so
+    that what hits both runs of a round falls out of the difference.
+    """
     import numpy as np
 
     random = np.random.default_rng(seed)
-    base_log, base_error = _side(base, quantile, random)
-    new_log, new_error = _side(new, quantile, random)
-    half_width = _student(base_error, len(base), new_error, len(new), confidence)
+    drawn = _drawn(len(base), len(new), paired, random)
+    base_log, base_means = _side(base, quantile, drawn[0], random)
+    new_log, new_means = _side(new, quantile, drawn[1], random)
+    error, freedom = _error(base_means, len(base), new_means, len(new), paired)
+    half_width = _half_width(error, freedom, confidence)
     ratio_log, base_value = new_log - base_log, math.exp(base_log)
     interval = (
         base_value * math.expm1(ratio_log - half_width),
         base_value * math.expm1(min(ratio_log + half_width, 700.0)),
     )
-    return Difference(base_value, math.exp(new_log), interval)
+    spread = base_value * error * math.sqrt(min(len(base), len(new)))
+    return Difference(base_value, math.exp(new_log), interval, spread)
 
 
 def ratio_difference(
-    base: Sequence[tuple[int, int]], new: Sequence[tuple[int, int]], confidence: float, seed: int
+    base: Sequence[tuple[int, int]],
+    new: Sequence[tuple[int, int]],
+    confidence: float,
+    seed: int,
+    paired: bool = False,
 ) -> Difference:
     """Return how the mean ratio of (part, whole) of two sides differs, such as errors of samples."""
     import numpy as np
 
     random = np.random.default_rng(seed)
-    (base_mean, base_error), (new_mean, new_error) = (_ratio_side(side, random) for side in (base, new))
-    half_width = _student(base_error, len(base), new_error, len(new), confidence)
+    drawn = _drawn(len(base), len(new), paired, random)
+    base_mean, base_means = _ratio_side(base, drawn[0], random)
+    new_mean, new_means = _ratio_side(new, drawn[1], random)
+    error, freedom = _error(base_means, len(base), new_means, len(new), paired)
+    half_width = _half_width(error, freedom, confidence)
     change = new_mean - base_mean
-    return Difference(base_mean, new_mean, (change - half_width, change + half_width))
+    spread = error * math.sqrt(min(len(base), len(new)))
+    return Difference(base_mean, new_mean, (change - half_width, change + half_width), spread)
 
 
-def _side(runs: Sequence[Run], quantile: float | None, random: Any) -> tuple[float, float]:
-    """Return the mean logarithm of the runs' figures and its standard error."""
+def runs_needed(spread: float, limit: float, confidence: float) -> int:
+    """Return how many runs a side tell equal sides from ones that differ by `limit`, nine times in ten.
+
+    n = ((t(1 - alpha/2) + t(1 - beta)) spread / limit)^2; source: NIST/SEMATECH e-Handbook of
+    Statistical Methods, 7.2.2.2, which takes Student's t in a second step as here.
+    """
+    normal = statistics.NormalDist()
+    wide = normal.inv_cdf(1 - (1 - confidence) / 2) + normal.inv_cdf(POWER)
+    runs = max(float(MIN_RUNS), (wide * spread / limit) ** 2)
+    wide = student_quantile(1 - confidence, runs - 1) + student_quantile(2 * (1 - POWER), runs - 1)
+    return max(MIN_RUNS, math.ceil((wide * spread / limit) ** 2))
+
+
+def _drawn(base: int, new: int, paired: bool, random: Any) -> tuple[Integers, Integers]:
+    """Return which runs each resample holds of both sides; of pairs the same rounds."""
+    first = random.integers(base, size=(RESAMPLES, base))
+    return first, first if paired else random.integers(new, size=(RESAMPLES, new))
+
+
+def _side(runs: Sequence[Run], quantile: float | None, drawn: Integers, random: Any) -> tuple[float, Floats]:
+    """Return the mean logarithm of the runs' figures, and that of each resample."""
     import numpy as np
 
     figures = [run.mean if quantile is None else run.quantile(quantile) for run in runs]
     observed = statistics.fmean(math.log(max(figure, _LEAST_TICKS)) for figure in figures)
-    drawn = random.integers(len(runs), size=(RESAMPLES, len(runs)))
     values = np.empty(drawn.shape)
     for index, run in enumerate(runs):
         chosen = drawn == index
         values[chosen] = _resampled(run, quantile, int(chosen.sum()), random)
-    means = np.log(np.maximum(values, _LEAST_TICKS)).mean(axis=1)
-    return observed, _corrected(float(means.std()), len(runs))
+    return observed, np.asarray(np.log(np.maximum(values, _LEAST_TICKS)).mean(axis=1))
 
 
 def _resampled(run: Run, quantile: float | None, count: int, random: Any) -> Any:
@@ -134,14 +178,29 @@ def _resampled(run: Run, quantile: float | None, count: int, random: Any) -> Any
     return run.at_ranks(random.beta(rank, run.samples - rank + 1, count) * run.samples)
 
 
-def _ratio_side(runs: Sequence[tuple[int, int]], random: Any) -> tuple[float, float]:
+def _ratio_side(runs: Sequence[tuple[int, int]], drawn: Integers, random: Any) -> tuple[float, Floats]:
     import numpy as np
 
     ratios = [part / whole for part, whole in runs]
-    drawn = random.integers(len(runs), size=(RESAMPLES, len(runs)))
     wholes = np.array([whole for _, whole in runs], dtype=np.int64)[drawn]
     parts = random.binomial(wholes, np.array(ratios)[drawn])
-    return statistics.fmean(ratios), _corrected(float((parts / wholes).mean(axis=1).std()), len(runs))
+    return statistics.fmean(ratios), np.asarray((parts / wholes).mean(axis=1))
+
+
+def _error(base: Floats, base_runs: int, new: Floats, new_runs: int, paired: bool) -> tuple[float, float]:
+    """Return the standard error of the difference of resampled means, and its degrees of freedom.
+
+    Of independent sides those are Welch's.
+    """
+    if paired:
+        return _corrected(float((new - base).std()), base_runs), base_runs - 1
+    base_variance = _corrected(float(base.std()), base_runs) ** 2
+    new_variance = _corrected(float(new.std()), new_runs) ** 2
+    variance = base_variance + new_variance
+    if variance == 0:
+        return 0.0, math.inf
+    freedom = variance**2 / (base_variance**2 / (base_runs - 1) + new_variance**2 / (new_runs - 1))
+    return math.sqrt(variance), freedom
 
 
 def _corrected(error: float, runs: int) -> float:
@@ -149,14 +208,8 @@ def _corrected(error: float, runs: int) -> float:
     return error * math.sqrt(runs / (runs - 1))
 
 
-def _student(base_error: float, base_runs: int, new_error: float, new_runs: int, confidence: float) -> float:
-    """Return the half width of the interval of a difference, with Welch's degrees of freedom."""
-    base_variance, new_variance = base_error**2, new_error**2
-    variance = base_variance + new_variance
-    if variance == 0:
-        return 0.0
-    freedom = variance**2 / (base_variance**2 / (base_runs - 1) + new_variance**2 / (new_runs - 1))
-    return math.sqrt(variance) * student_quantile(1 - confidence, freedom)
+def _half_width(error: float, freedom: float, confidence: float) -> float:
+    return error * student_quantile(1 - confidence, freedom) if error else 0.0
 
 
 def student_quantile(tails: float, freedom: float) -> float:

@@ -141,7 +141,8 @@ class Change:
     `name` says what it belongs to (a check, an operation, a CPU), `metric` which figure of it. `base` and `new` are in
     `unit`, None when not measured; `difference` is new - base, `interval` where it may lie.
     `direction` says whether it moved beyond its noise, `verdict` whether beyond the threshold for a regression; `reason`
-    explains the verdict.
+    explains the verdict. `runs_needed` is how many runs a side would settle an inconclusive one, where the
+    runs' spread says so.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Change:
     direction: Direction
     verdict: Verdict
     reason: str
+    runs_needed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +229,7 @@ def judged(
             Direction.SAME, Verdict.INCONCLUSIVE, reason,
         )  # fmt: skip
     difference = new.value - base.value
-    limit, rule = _limit(name, metric, unit, base.value, thresholds)
+    limit, rule = limit_of(name, metric, unit, base.value, thresholds)
     if interval is None and base.interval is not None and new.interval is not None:
         # Independent errors of both sides add in quadrature.
         down = math.hypot(new.value - new.interval[0], base.interval[1] - base.value)
@@ -247,9 +249,13 @@ def judged(
     )  # fmt: skip
 
 
-def _limit(
+def limit_of(
     name: str, metric: str, unit: str, base: float, thresholds: Sequence[Threshold]
 ) -> tuple[float, str]:
+    """Return the worsening of a figure that is a regression, in its unit, and the rule in words.
+
+    Raises InputError for a threshold in another unit.
+    """
     for threshold in thresholds:
         if not threshold.covers(name, metric):
             continue

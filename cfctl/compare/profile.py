@@ -9,15 +9,24 @@ from __future__ import annotations
 import statistics
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from cfctl.compare.bootstrap import MIN_RUNS, Difference, Run, difference, ratio_difference
-from cfctl.compare.comparison import DEFAULT_LIMIT_RATIO, Change, Figure, Threshold, comparison, judged
+from cfctl.compare.bootstrap import MIN_RUNS, Difference, Run, difference, ratio_difference, runs_needed
+from cfctl.compare.comparison import (
+    DEFAULT_LIMIT_RATIO,
+    Change,
+    Figure,
+    Threshold,
+    comparison,
+    judged,
+    limit_of,
+)
 from cfctl.errors import InputError
 from cfctl.profile.report import ProfileReport, build_report
 from cfctl.profile.saved import recordings_of
 from cfctl.profile.tally import bucket_bounds
+from cfctl.records import Verdict
 
 if TYPE_CHECKING:
     from cfctl.compare.comparison import Comparison
@@ -52,11 +61,13 @@ def compare(
     base: Sequence[Mapping[str, Any]],
     new: Sequence[Mapping[str, Any]],
     thresholds: Sequence[Threshold] = (),
+    paired: bool = False,
 ) -> Comparison:
     """Return how each operation changed; with thresholds only the figures they are meant for.
 
-    Without one, 5 % of the base and five readings of the timer have to be exceeded. Below five
-    runs a side all is inconclusive. Raises InputError for a document that is no saved profile, and
+    Without one, 5 % of the base and five readings of the timer have to be exceeded. `paired` says
+    that the runs of equal index were made next to each other: what shifts the machine for a while
+    then hits both, and is no noise of their difference. Below five runs a side all is inconclusive. Raises InputError for a document that is no saved profile, and
     for a threshold that no figure of an operation has.
     """
     sides = tuple([_operations(document) for document in side] for side in (base, new))
@@ -69,7 +80,8 @@ def compare(
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(questions))
     floor_ns = max((_floor_ns(document) for document in (*base, *new)), default=0.0)
     return comparison(
-        "profile", [_answer(q, confidence, thresholds or _defaults(q, floor_ns)) for q in questions]
+        "profile",
+        [_answer(q, confidence, thresholds or _defaults(q, floor_ns), paired) for q in questions],
     )
 
 
@@ -120,19 +132,33 @@ def _unit(question: _Question) -> str:
     return "ns" if units == {"ns"} else "ticks"
 
 
-def _answer(question: _Question, confidence: float, thresholds: Sequence[Threshold]) -> Change:
+def _answer(question: _Question, confidence: float, thresholds: Sequence[Threshold], paired: bool) -> Change:
     unit = _unit(question)
     sides = [_figures(question.metric, runs) for runs in (question.base, question.new)]
     if any(isinstance(side, str) for side in sides):
         base, new = (_lone_figure(question.metric, side) for side in sides)
         return judged(question.name, question.metric, unit, base, new, thresholds)
-    found = _difference(question, sides, confidence)
+    found = _difference(question, sides, confidence, paired)
     fewest = min(len(question.base), len(question.new))
     reason = None if fewest >= MIN_RUNS else f"{MIN_RUNS} runs a side are needed, there are {fewest}"
-    return judged(
+    change = judged(
         question.name, question.metric, unit, Figure(found.base, reason=reason), Figure(found.new, reason=reason),
         thresholds, interval=None if reason else found.interval,
     )  # fmt: skip
+    if reason or change.verdict is not Verdict.INCONCLUSIVE:
+        return change
+    limit, _ = limit_of(question.name, question.metric, unit, found.base, thresholds)
+    return _with_runs_needed(change, found.spread, limit, fewest, confidence)
+
+
+def _with_runs_needed(change: Change, spread: float, limit: float, runs: int, confidence: float) -> Change:
+    """Return an inconclusive change with the number of runs that would settle it."""
+    if not limit:
+        return change
+    needed = runs_needed(spread, limit, confidence)
+    if needed <= runs:
+        return replace(change, reason=f"{change.reason}: the change is close to it")
+    return replace(change, runs_needed=needed)
 
 
 def _lone_figure(metric: str, side: list[Any] | str) -> Figure:
@@ -145,14 +171,14 @@ def _lone_figure(metric: str, side: list[Any] | str) -> Figure:
     return Figure(statistics.median(run.mean if quantile is None else run.quantile(quantile) for run in side))
 
 
-def _difference(question: _Question, sides: Sequence[Any], confidence: float) -> Difference:
+def _difference(question: _Question, sides: Sequence[Any], confidence: float, paired: bool) -> Difference:
     seed = zlib.crc32(f"{question.name} {question.metric}".encode("utf-8", "replace"))
     if min(len(side) for side in sides) < 2:
         # No spread between runs: the interval is not used.
         sides = [[*side, *side] for side in sides]
     if question.metric == _ERRORS:
-        return ratio_difference(sides[0], sides[1], confidence, seed)
-    return difference(sides[0], sides[1], _QUANTILES[question.metric][0], confidence, seed)
+        return ratio_difference(sides[0], sides[1], confidence, seed, paired)
+    return difference(sides[0], sides[1], _QUANTILES[question.metric][0], confidence, seed, paired)
 
 
 def _figures(metric: str, runs: Sequence[OperationStatistics | None]) -> list[Any] | str:

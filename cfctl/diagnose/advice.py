@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.record import Actor, Commands, Scope
@@ -11,6 +11,7 @@ from cfctl.host.view import HostView, UnreadableError
 if TYPE_CHECKING:
     from cfctl.host.environment import Environment
 
+SYSTEMD: Final = "run/systemd/system"
 SYSCTL_FILE: Final = "/etc/sysctl.d/90-cfctl.conf"
 
 
@@ -24,57 +25,65 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """What to do about an issue: one sentence, commands for now and for good, a warning if it trades safety."""
+    """What to do about an issue: commands for now and for good, a warning if it trades safety.
 
-    solution: str
+    `solution` is the sentence where it differs from the check's own on this host.
+    """
+
     now: tuple[Command, ...] = ()
     persist: tuple[Command, ...] = ()
     warning: str | None = None
     privilege: str | None = "root"
+    solution: str | None = None
 
     def and_also(self, other: Fix) -> Fix:
         """Return this fix with the other's commands after its own."""
-        return Fix(
-            self.solution,
-            self.now + other.now,
-            self.persist + other.persist,
-            self.warning or other.warning,
-            self.privilege or other.privilege,
+        return replace(
+            self,
+            now=self.now + other.now,
+            persist=self.persist + other.persist,
+            warning=self.warning or other.warning,
+            privilege=self.privilege or other.privilege,
         )
 
 
-def sysctl(solution: str, name: str, value: int | str, warning: str | None = None) -> Fix:
+def sysctl(name: str, value: int | str, warning: str | None = None) -> Fix:
     """Return the fix that sets a sysctl now and in sysctl.d."""
     path = f"proc/sys/{name.replace('.', '/')}"
     return Fix(
-        solution,
         (Command(f"sysctl -w {name}={value}", path),),
         (Command(f"echo '{name} = {value}' >> {SYSCTL_FILE}", path),),
         warning,
     )
 
 
-def write(solution: str, path: str, value: int | str, persist: str | None = None) -> Fix:
+def write(path: str, value: int | str, persist: str | None = None) -> Fix:
     """Return the fix that writes a value to a file of /sys or /proc; `persist` is a kernel parameter."""
-    return Fix(
-        solution,
-        (Command(f"echo {value} > /{path}", path),),
-        (kernel_parameter(persist),) if persist else (),
-    )
+    return Fix((Command(f"echo {value} > /{path}", path),), (kernel_parameter(persist),) if persist else ())
 
 
-def boot(solution: str, parameters: str, warning: str | None = None) -> Fix:
+def boot(parameters: str, warning: str | None = None, solution: str | None = None) -> Fix:
     """Return the fix that adds parameters to the kernel command line."""
-    return Fix(solution, (), (kernel_parameter(parameters),), warning)
+    return Fix((), (kernel_parameter(parameters),), warning, solution=solution)
 
 
-def run(solution: str, *now: str, persist: tuple[str, ...] = (), privilege: str | None = "root") -> Fix:
+def in_unit(setting: str) -> Command:
+    """Return the instruction to add a setting to the program's unit, where systemd runs."""
+    return Command(f"{setting} in the [Service] section of the program's systemd unit", SYSTEMD)
+
+
+def run(
+    *now: str | Command,
+    persist: tuple[str | Command, ...] = (),
+    privilege: str | None = "root",
+    solution: str | None = None,
+) -> Fix:
     """Return the fix that runs programs."""
     return Fix(
-        solution,
-        tuple(Command(text) for text in now),
-        tuple(Command(text) for text in persist),
+        tuple(Command(each) if isinstance(each, str) else each for each in now),
+        tuple(Command(each) if isinstance(each, str) else each for each in persist),
         privilege=privilege,
+        solution=solution,
     )
 
 
@@ -112,15 +121,15 @@ def kernel_is_writable(view: HostView) -> bool:
     return writable.get("/sys", False) and writable.get("/proc/sys", writable.get("/proc", False))
 
 
-def addressed(fix: Fix, actor: Actor, view: HostView) -> tuple[str, Commands]:
-    """Return the solution as a sentence for its actor, and the commands that exist on this kernel.
+def addressed(fix: Fix, solution: str, actor: Actor, view: HostView) -> tuple[str, Commands]:
+    """Return a solution as a sentence for its actor, and the commands that exist on this kernel.
 
     What the host operator has to do is no command for this system's shell: it becomes a request.
     """
     now = tuple(c.text for c in fix.now if c.requires is None or view.exists(c.requires))
     persist = tuple(c.text for c in fix.persist if c.requires is None or view.exists(c.requires))
     if actor is not Actor.HOST_OPERATOR:
-        return fix.solution, Commands(now, persist)
-    request = f"ask the host operator: {fix.solution[:1].lower()}{fix.solution[1:].rstrip('.')}"
+        return solution, Commands(now, persist)
+    request = f"ask the host operator: {solution[:1].lower()}{solution[1:].rstrip('.')}"
     wish = (now or persist)[:1]
     return (f"{request} ({wish[0]})." if wish else f"{request}."), Commands()

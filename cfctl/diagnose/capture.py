@@ -130,7 +130,7 @@ def _sample_all(view: RecordingView | None, pid: int | None) -> Samples:
     if view is None:
         return {target: {} for target in targets}
     _check_target(view, pid)
-    samples = {check.sample for check in catalogue() if check.sample is not None}
+    samples = {sample for check in catalogue() for sample in check.samples}
     return {target: {sample: sampled(sample, view, target) for sample in samples} for target in targets}
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from cfctl.diagnose import checks as check_modules
 from cfctl.diagnose.advice import Fix, actor_for, addressed, kernel_is_writable
-from cfctl.diagnose.impact import NO_PROBE, PER_SECOND, Impact, ImpactSource
 from cfctl.diagnose.profiles import severity_in
 from cfctl.diagnose.record import (
     Actor,
@@ -24,14 +23,14 @@ from cfctl.diagnose.record import (
     Subject,
     Threshold,
 )
-from cfctl.diagnose.subject import NOT_MEASURED, Facts, Host, Sample
+from cfctl.diagnose.subject import Facts, Host, Sample
 from cfctl.errors import UnobservableError
-from cfctl.records import Measurement
 from cfctl.text import safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cfctl.diagnose.impact import Impact, ImpactSource
     from cfctl.records import Severity
 
 
@@ -53,7 +52,8 @@ class NotApplicable:
 class Issue:
     """A check's outcome: its subject costs latency. `severity` and `actor` escalate or override.
 
-    `impact_ns_per_s` is a loss the check itself observed; it comes before that of a probe.
+    `observed` is a loss the check itself saw; it comes before what its impact source finds.
+    `events_per_s` is how often what costs happened, which makes a cost per event one per second.
     """
 
     description: str
@@ -61,7 +61,8 @@ class Issue:
     severity: Severity | None = None
     actor: Actor | None = None
     scope: Scope | None = None
-    impact_ns_per_s: float | None = None
+    observed: Impact | None = None
+    events_per_s: float | None = None
 
 
 Outcome = Pass | NotApplicable | Issue
@@ -76,10 +77,11 @@ class Check:
     severity: Severity
     area: Area
     threshold: Threshold
+    solution: str
     scope: Scope
     sample: Sample | None
     needs: tuple[str, ...]
-    impact: ImpactSource | None
+    impact: ImpactSource
     verify: str | None
     judge: Callable[[Host], Outcome]
 
@@ -91,13 +93,26 @@ class Check:
     @property
     def probes(self) -> frozenset[str]:
         """Return the measurements it needs to judge, and to put a number on an issue."""
-        own = {self.impact.probe} if self.impact is not None else set()
+        own = set() if self.impact.probe is None else {self.impact.probe}
         return frozenset(own | set(self.needs) - {"interval", "pid", "segments"})
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """Return what it compares at the two ends of the interval, to judge and to put a number on an issue."""
+        return tuple(each for each in (self.sample, self.impact.sample) if each is not None)
 
     def described(self) -> CheckDescription:
         """Return the check as it stands in the catalogue."""
         return CheckDescription(
-            self.id, self.area, self.title, self.severity, self.why, self.threshold, self.needs
+            self.id,
+            self.area,
+            self.title,
+            self.severity,
+            self.why,
+            self.threshold,
+            self.needs,
+            self.solution,
+            self.impact.what,
         )
 
 
@@ -112,18 +127,19 @@ def check(
     *,
     rule: str,
     source: str,
+    solution: str,
+    impact: ImpactSource,
     scope: Scope = Scope.KERNEL,
     sample: Sample | None = None,
     needs: tuple[str, ...] = (),
-    impact: ImpactSource | None = None,
     verify: str | None = None,
 ) -> Callable[[Callable[[Host], Outcome]], Callable[[Host], Outcome]]:
     """Return a decorator that registers a check; the docstring of the function says why it matters.
 
-    `rule` and `source` state the threshold and its origin. `sample` is what the check compares at
+    `rule` and `source` state the threshold and its origin, `solution` what to do about an issue in general. `sample` is what the check compares at
     the two ends of the interval. `needs` names what a run must provide: "interval" (set with
     `sample`), "measurements", "pid", "segments", or a probe by its name in `cfctl.diagnose.impact`. `impact`
-    says which probe puts a number on an issue. `verify` is the command that shows whether the fix
+    says which measurement puts a number on an issue, or why none can. `verify` is the command that shows whether the fix
     worked, where that is not this check again. A check reads through its Host, raises UnobservableError when
     a thing can not be seen, and returns Pass, NotApplicable or Issue.
     """
@@ -133,7 +149,18 @@ def check(
         if id in _registered and _registered[id].judge.__module__ != judge.__module__:
             raise ValueError(f"two checks are called {id}")
         _registered[id] = Check(
-            id, title, severity, area, Threshold(rule, source), scope, sample, needed, impact, verify, judge
+            id,
+            title,
+            severity,
+            area,
+            Threshold(rule, source),
+            solution,
+            scope,
+            sample,
+            needed,
+            impact,
+            verify,
+            judge,
         )
         return judge
 
@@ -187,7 +214,7 @@ def _issue(checked: Check, severity: Severity, issue: Issue, host: Host) -> Chec
     actor = issue.actor or actor_for(
         issue.scope or checked.scope, host.environment, kernel_is_writable(host.view)
     )
-    solution, commands = addressed(issue.fix, actor, host.view)
+    solution, commands = addressed(issue.fix, issue.fix.solution or checked.solution, actor, host.view)
     impact = _impact(checked, issue, host)
     return _result(
         checked,
@@ -207,12 +234,8 @@ def _issue(checked: Check, severity: Severity, issue: Issue, host: Host) -> Chec
 
 
 def _impact(checked: Check, issue: Issue, host: Host) -> Impact:
-    if issue.impact_ns_per_s is not None:
-        method = f"observed by the check: {checked.threshold.rule}"
-        return Impact(Measurement(issue.impact_ns_per_s, PER_SECOND, method=method), issue.impact_ns_per_s)
-    if checked.impact is None:
-        return Impact(Measurement.missing(PER_SECOND, NO_PROBE))
-    return checked.impact.of(host.facts.measurements, NOT_MEASURED)
+    found = checked.impact.of(host) if issue.observed is None else issue.observed
+    return found.at_rate(issue.events_per_s)
 
 
 def verify_command(checked: Check, host: Host) -> str:
@@ -250,4 +273,5 @@ def _result(
         checked.why, solution, warning, commands or Commands(),
         tuple(host.evidence) if host else (), checked.threshold, privilege, reason,
         impact.ns_per_s if impact else None, impact.cost if impact else None, verify,
+        impact is not None and impact.is_bound,
     )  # fmt: skip

@@ -21,37 +21,45 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S: Final = 1.0
 _INTERVAL_NS: Final = 200_000
-# It ends with its standard input, also when this process is killed, and by itself when nobody sends.
+# It ends by itself when nobody has sent for 5 s, also when this process is killed.
 _ECHO: Final = """
-import socket, sys
+import socket, sys, time
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.bind(("127.0.0.1", 0))
 s.settimeout(5)
+s.setblocking(sys.argv[1] != "polls")
 print(s.getsockname()[1], flush=True)
-while True:
-    data, back = s.recvfrom(64)
+heard = time.monotonic()
+while time.monotonic() - heard < 5:
+    try:
+        data, back = s.recvfrom(64)
+    except BlockingIOError:
+        continue
     if not data:
         break
+    heard = time.monotonic()
     s.sendto(data, back)
 """
 
 
-def measure_loopback(duration_ns: int) -> UseLatency:
+def measure_loopback(duration_ns: int, *, polls: bool = False) -> UseLatency:
     """Return the round trip of an 8-byte datagram through the loopback to another process.
 
-    Both ends are Python programs: the figure holds some microseconds of interpreter. Raises
-    UnobservableError without a loopback or when the other process does not answer.
+    Both ends are Python programs: the figure holds some microseconds of interpreter. With `polls`
+    neither sleeps while it waits, which takes two CPUs whole. Raises UnobservableError without a
+    loopback or when the other process does not answer.
     """
-    before, start_ns = _usage(), time.monotonic_ns()
     try:
-        with _echo() as port, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        with _echo(polls) as port, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.connect(("127.0.0.1", port))
-            sock.settimeout(_TIMEOUT_S)
+            sock.settimeout(0 if polls else _TIMEOUT_S)
+            before, start_ns = _usage(), time.monotonic_ns()
             samples = _round_trips(sock, start_ns + duration_ns)
+            rise, wall_ns = _rise(before, _usage()), time.monotonic_ns() - start_ns
             sock.send(b"")
     except OSError as error:
         raise UnobservableError("The loopback can not be measured.", os_error_reason(error)) from error
-    load = thread_load(_rise(before, _usage()), time.monotonic_ns() - start_ns)
+    load = thread_load(rise, wall_ns)
     distribution = from_native(_as_native(samples), "ns", 1.0, 1.0)
     latency = CpuLatency(None, distribution, load.contaminated, load.contamination)
     return UseLatency(
@@ -70,18 +78,31 @@ def _round_trips(sock: socket.socket, end_ns: int) -> list[int]:
             # Sleeping late is the timer's latency, not the network's.
             due_ns = time.monotonic_ns()
         sock.send(struct.pack("=q", due_ns))
-        while struct.unpack("=q", sock.recv(64))[0] != due_ns:
+        while struct.unpack("=q", _received(sock))[0] != due_ns:
             pass
         samples.append(time.monotonic_ns() - due_ns)
         due_ns += _INTERVAL_NS
     return samples
 
 
+def _received(sock: socket.socket) -> bytes:
+    """Return the next datagram; a socket that does not block is asked until one is there or the time is over."""
+    if sock.gettimeout() != 0:
+        return sock.recv(64)
+    end_ns = time.monotonic_ns() + round(_TIMEOUT_S * 1e9)
+    while time.monotonic_ns() < end_ns:
+        try:
+            return sock.recv(64)
+        except BlockingIOError:
+            continue
+    raise TimeoutError("timed out")
+
+
 @contextlib.contextmanager
-def _echo() -> Iterator[int]:
+def _echo(polls: bool) -> Iterator[int]:
     """Run the answering process while the block runs, and give its port."""
     with subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _ECHO],
+        [sys.executable, "-I", "-S", "-c", _ECHO, "polls" if polls else "sleeps"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

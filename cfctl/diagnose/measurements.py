@@ -96,7 +96,9 @@ class Measurements:
         """Return the median cost of an operation, ns; raises UnobservableError when there is none."""
         found = self.costs.get(operation)
         if found is None:
-            why = self.reasons.get(operation) or self.reasons.get("costs")
+            # Operations are called after their probe: fsync_p99 is missing for the reason of fsync.
+            named = (reason for name, reason in self.reasons.items() if operation.startswith(name))
+            why = next(named, None) or self.reasons.get("costs")
             raise UnobservableError(why or f"the cost of {operation} was not measured")
         if found.value is None:
             raise UnobservableError(found.reason or "not measured")

@@ -8,6 +8,8 @@ from typing import Final
 CONFIDENCE: Final = 0.95
 # The normal quantile of 1 - (1 - CONFIDENCE) / 2.
 _Z: Final = 1.959963984540054
+# From this variance on the normal approximation is within a rank of the exact one.
+_MANY: Final = 100.0
 # Beyond so many standard deviations a binomial distribution has less than 1e-20 of its mass.
 _FAR: Final = 12
 
@@ -17,8 +19,13 @@ def quantile_ranks(count: int, quantile: float) -> tuple[int, int]:
 
     Ranks begin at 1. 0 means that no sample is surely below the quantile, `count` + 1 that none is
     surely above it. Samples are taken as independent. Source: Hahn and Meeker, Statistical
-    Intervals, 1991, section 5.2 (binomial order statistics).
+    Intervals, 1991, section 5.2 (binomial order statistics); for many samples by the normal
+    approximation, widened by the rank it may be off.
     """
+    variance = count * quantile * (1 - quantile)
+    if variance >= _MANY:
+        middle, half = count * quantile, _Z * math.sqrt(variance)
+        return max(0, math.floor(middle - half) - 1), min(count + 1, math.ceil(middle + half) + 2)
     tail = (1 - CONFIDENCE) / 2
     spread = _FAR * math.sqrt(count * quantile * (1 - quantile)) + _FAR
     first = max(0, math.floor(count * quantile - spread))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from cfctl.diagnose.impact import COSTS, JITTER, PER_WAKEUP, PM_QOS, SLACK
+from cfctl.diagnose.effects import (
+    WAKEUP_INTERVAL_NS,
+    WakeupEffects,
+    effect_cpus,
+    socket_effect,
+    wakeup_effects,
+)
+from cfctl.diagnose.impact import COSTS, IDLE, JITTER, PM_QOS, SLACK, SOCKET, WAKEUP
 from cfctl.diagnose.latency import CpuLatency, UseLatency
-from cfctl.diagnose.measurements import Effect, LostTime, Measurements
+from cfctl.diagnose.measurements import LostTime, Measurements
 from cfctl.errors import CfctlError, InputError, UnobservableError
-from cfctl.records import Measurement
 from cfctl.text import safe_text
 from cfctl.units import format_quantity
 
@@ -20,17 +25,15 @@ if TYPE_CHECKING:
     from cfctl.probe.cost import Costs
     from cfctl.probe.jitter import CpuJitter, Jitter
     from cfctl.probe.wakeup import Wakeup
+    from cfctl.records import Measurement
 
 T = TypeVar("T")
 
 LATENCY: Final = "latency"
 DEFAULT_DURATION_NS: Final = 5_000_000_000
 MIN_DURATION_NS: Final = 100_000_000
-WAKEUP_INTERVAL_NS: Final = 200_000
 # Long enough for the causes to show their shares, short beside the use's own run.
 _ATTRIBUTION_NS: Final = 2_000_000_000
-_EFFECT_ROUNDS: Final = 5
-_EFFECT_NS: Final = 150_000_000
 _NAMES_OF_COSTS: Final = (
     "page_fault", "futex_same_cpu", "futex_cross_cpu", "pipe_same_cpu", "pipe_cross_cpu", "context_switch",
 )  # fmt: skip
@@ -38,10 +41,10 @@ _NAMES_OF_COSTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ProbePlan:
-    """Which probes to run: `wanted` of latency, jitter, slack, pm_qos and costs, for which use.
+    """Which probes to run: `wanted` by the names in `cfctl.diagnose.impact` and latency, for which use.
 
     `cpus` None is every CPU this process may run on. A PM QoS limit is held only in the runs that
-    show its effect, and only when one is given.
+    show its effect, and only when one is given. `storage` is the directory in which fsync may be measured.
     """
 
     use: str
@@ -49,6 +52,7 @@ class ProbePlan:
     duration_ns: int = DEFAULT_DURATION_NS
     cpus: tuple[int, ...] | None = None
     pm_qos_us: int | None = None
+    storage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +63,20 @@ class Probes:
     jitter: Callable[..., Jitter]
     costs: Callable[..., Costs]
     syscalls: Syscalls
+    loopback: Callable[..., UseLatency]
+    timed: Mapping[str, Callable[[Sequence[int], str | None], dict[str, Measurement]]]
 
 
 def real_probes() -> Probes:
     """Return the probes of this machine; raises ImportError without the C core."""
+    from cfctl.diagnose.loopback import measure_loopback
+    from cfctl.diagnose.timed import TIMED
     from cfctl.host.syscalls import RealSyscalls
     from cfctl.probe.cost import measure_costs
     from cfctl.probe.jitter import measure_jitter
     from cfctl.probe.wakeup import measure_wakeup
 
-    return Probes(measure_wakeup, measure_jitter, measure_costs, RealSyscalls())
+    return Probes(measure_wakeup, measure_jitter, measure_costs, RealSyscalls(), measure_loopback, TIMED)
 
 
 def probe_host(
@@ -95,14 +103,15 @@ def probe_host(
     if COSTS in plan.wanted and costs is None:
         progress("measuring costs")
         costs = run.attempt(COSTS, lambda: probes.costs(plan.cpus))
+    effects = _effects(run, probes)
     if jitter is None and JITTER in run.reasons:
         run.reasons["lost"] = run.reasons[JITTER]
     return replace(
         measured,
         latency=latency,
         lost=lost_time(jitter) if jitter else (),
-        effects=_effects(run, probes),
-        costs={**measured.costs, **(_costs(costs) if costs else {})},
+        effects=effects.effects,
+        costs={**measured.costs, **(_costs(costs) if costs else {}), **effects.costs, **_timed(run, probes)},
         reasons=run.reasons,
     )
 
@@ -144,9 +153,7 @@ def _use_latency(run: _Run, probes: Probes) -> tuple[UseLatency | None, Jitter |
         costs = run.attempt(LATENCY, lambda: probes.costs(plan.cpus, samples))
         return (_round_trip(costs) if costs else None), None, costs
     if plan.use == "network":
-        from cfctl.diagnose.loopback import measure_loopback
-
-        return run.attempt(LATENCY, lambda: measure_loopback(plan.duration_ns)), None, None
+        return run.attempt(LATENCY, lambda: probes.loopback(plan.duration_ns)), None, None
     wakeup = run.attempt(LATENCY, lambda: probes.wakeup(plan.cpus, plan.duration_ns, WAKEUP_INTERVAL_NS))
     return (_timer(wakeup, probes.syscalls) if wakeup else None), None, None
 
@@ -214,64 +221,30 @@ def _costs(costs: Costs) -> dict[str, Measurement]:
     return {cost.name: cost.cost for cost in costs.costs if cost.name in _NAMES_OF_COSTS}
 
 
-def _effects(run: _Run, probes: Probes) -> dict[str, Effect]:
-    found: dict[str, Effect] = {}
-    if SLACK in run.plan.wanted:
-        from cfctl.probe.scheduling import Scheduling
-
-        run.progress("measuring what timer slack costs")
-        effect = run.attempt(
-            SLACK,
-            lambda: _compared(
-                run.plan, probes, {"scheduling": Scheduling(timer_slack_ns=1)}, "a slack of 1 ns"
-            ),
-        )
-        found |= {SLACK: effect} if effect else {}
-    if PM_QOS in run.plan.wanted:
-        if run.plan.pm_qos_us is None:
-            run.reasons[PM_QOS] = "held only when asked for: --pm-qos 0 measures it"
-            return found
-        run.progress("measuring what a PM QoS limit gains")
-        limit_us = run.plan.pm_qos_us
-        effect = run.attempt(
-            PM_QOS,
-            lambda: _compared(run.plan, probes, {"pm_qos_us": limit_us}, f"a PM QoS limit of {limit_us} us"),
-        )
-        found |= {PM_QOS: effect} if effect else {}
+def _effects(run: _Run, probes: Probes) -> WakeupEffects:
+    """Return the wanted effects, and the wake-up as started beside them."""
+    plan = run.plan
+    cpus = effect_cpus(plan.cpus)
+    found = WakeupEffects({}, {})
+    if PM_QOS in plan.wanted and plan.pm_qos_us is None:
+        run.reasons[PM_QOS] = "held only when asked for: --pm-qos 0 measures it"
+    if wanted := plan.wanted & {WAKEUP, SLACK, IDLE} | ({PM_QOS} if plan.pm_qos_us is not None else set()):
+        run.progress("measuring what settings do to a wake-up")
+        effects = run.attempt(WAKEUP, lambda: wakeup_effects(wanted, cpus, plan.pm_qos_us, probes.wakeup))
+        if effects is None:
+            run.reasons.update(dict.fromkeys(wanted, run.reasons[WAKEUP]))
+        found = effects or found
+    if SOCKET in plan.wanted:
+        run.progress("measuring what a sleeping receiver costs")
+        if socket := run.attempt(SOCKET, lambda: socket_effect(cpus, probes.loopback)):
+            found.effects[SOCKET] = socket
     return found
 
 
-def _compared(plan: ProbePlan, probes: Probes, changed: dict[str, object], what: str) -> Effect:
-    """Return the effect of some arguments of the wake-up probe, from runs that take turns."""
-    pairs = []
-    count = 0
-    for _ in range(_EFFECT_ROUNDS):
-        pair = []
-        for arguments in ({}, changed):
-            run = probes.wakeup(plan.cpus, _EFFECT_NS, WAKEUP_INTERVAL_NS, **arguments)
-            if run.interrupted:
-                raise UnobservableError("the run was interrupted")
-            pair.append(_median_ns(run))
-            count += sum(cpu.distribution.sample_count for cpu in run.cpus)
-        pairs.append(pair)
-    gains = [before - after for before, after in pairs]
-    method = f"median wake-up as started less that with {what}, {_EFFECT_ROUNDS} runs of each in turn"
-    return Effect(
-        statistics.median(before for before, _ in pairs),
-        statistics.median(after for _, after in pairs),
-        Measurement(
-            statistics.median(gains),
-            PER_WAKEUP,
-            (max(gains) - min(gains)) / 2,
-            count,
-            f"{method}; half their range",
-        ),
-        1e9 / WAKEUP_INTERVAL_NS,
-    )
-
-
-def _median_ns(run: Wakeup) -> float:
-    values = [cpu.latency.value for cpu in run.cpus if cpu.latency.value is not None]
-    if not values:
-        raise UnobservableError("too few wake-ups for a median")
-    return max(values)
+def _timed(run: _Run, probes: Probes) -> dict[str, Measurement]:
+    found: dict[str, Measurement] = {}
+    for name in sorted(run.plan.wanted & probes.timed.keys()):
+        run.progress(f"measuring {name.replace('_', ' ')}")
+        cpus = effect_cpus(run.plan.cpus)
+        found |= run.attempt(name, lambda: probes.timed[name](cpus, run.plan.storage)) or {}  # noqa: B023
+    return found

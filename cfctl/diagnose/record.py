@@ -116,7 +116,8 @@ class CheckResult:
     need) belong to an issue, `reason` to everything that is neither issue nor pass. `impact` is what an
     issue costs here with its method, missing with a reason when it was not measured; `impact_ns_per_s`
     is the measured time lost in each second (of the probe's run for a cost per event), by which issues
-    of one severity are ranked. `verify` is the command that shows whether the fix worked.
+    of one severity are ranked; `impact_is_bound` says that other issues may be part of it, so that this
+    one costs that at most. `verify` is the command that shows whether the fix worked.
     """
 
     id: str
@@ -137,6 +138,7 @@ class CheckResult:
     impact_ns_per_s: float | None
     impact: Measurement | None = None
     verify: str | None = None
+    impact_is_bound: bool = False
 
     def fails(self, fail_on: Severity) -> bool:
         """Return whether this is an issue that the reader can fix, at or above a severity."""
@@ -220,6 +222,8 @@ class CheckDescription:
     why: str
     threshold: Threshold
     needs: tuple[str, ...]
+    solution: str
+    cost: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from cfctl.diagnose.offline import Captured, open_captured
 from cfctl.diagnose.probing import DEFAULT_DURATION_NS, LATENCY, ProbePlan, probe_host
 from cfctl.diagnose.profiles import PROFILES, use_of
 from cfctl.diagnose.record import Actor, Catalogue, CheckResult, Diagnosis, Status, Subject
-from cfctl.diagnose.subject import Facts, sampled
+from cfctl.diagnose.subject import NOT_MEASURED, Facts, sampled
 from cfctl.errors import InputError
 from cfctl.host.fingerprint import fingerprint
 from cfctl.host.view import HostView
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cfctl.diagnose.live import LiveWatch
 
 NOT_WANTED: Final = "not asked for (--quick, --no-measure)"
-NOT_NEEDED: Final = "no selected check needs a measurement"
+NOT_NEEDED: Final = "no check found anything to measure"
 
 _STATUS_ORDER: Final = (Status.ISSUE, Status.ERROR, Status.UNOBSERVABLE, Status.NOT_APPLICABLE, Status.PASS)
 _SEEN: Final = (Status.ISSUE, Status.PASS)
@@ -39,7 +39,8 @@ class Request:
     """What to diagnose and how to judge it; `only` empty means every check, `interval_ns` 0 one view.
 
     `profile` names the use whose latency is probed for `duration_ns` on `cpus` (None: all usable);
-    `target` is the budget to judge it against. `pm_qos_us` is held in the runs that show its effect.
+    `target` is the budget to judge it against. `pm_qos_us` is held in the runs that show its effect,
+    `storage` is the directory in which fsync is measured.
     """
 
     sysroot: str = "/"
@@ -52,6 +53,7 @@ class Request:
     duration_ns: int = DEFAULT_DURATION_NS
     cpus: tuple[int, ...] | None = None
     pm_qos_us: int | None = None
+    storage: str | None = None
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
@@ -77,20 +79,24 @@ def diagnose(
     captured = None if request.sysroot == "/" else open_captured(request.sysroot, open_view)
     facts = _observed(request, checks, captured, open_view, live.watch if live else sleep, progress)
     # After the interval: what the probes do must not show in the counters.
-    if captured is None:
-        measurements, reason = _measured(request, checks, measure, probe, progress)
-    else:
-        measurements, reason = _measured_before(captured, request, checks)
-    facts = replace(facts, measurements=measurements, live=None if live is None else live.seen())
-    results = []
+    facts = replace(facts, live=None if live is None else live.seen())
+    results = {}
     for check in checks:
         progress(f"checking {check.id}")
-        results.append(run_check(check, facts))
+        results[check.id] = run_check(check, facts)
+    if captured is None:
+        open_ones = [check for check in checks if waits_for_probes(results[check.id])]
+        measurements, reason = _measured(request, open_ones, measure, probe, progress)
+    else:
+        measurements, reason = _measured_before(captured, request, checks)
+    if measurements is not None:
+        facts = replace(facts, measurements=measurements)
+        results |= {check.id: run_check(check, facts) for check in checks if check.probes}
     budget = None
     if request.target is not None:
         use = use_of(request.profile)
-        budget = judge_budget(request.target, use, measurements, reason or NOT_NEEDED, results)
-    verdict, verdict_reason = judged(results, request.fail_on, request.required, budget)
+        budget = judge_budget(request.target, use, measurements, reason or NOT_NEEDED, results.values())
+    verdict, verdict_reason = judged(results.values(), request.fail_on, request.required, budget)
     before = facts.before
     return Diagnosis(
         verdict,
@@ -104,8 +110,8 @@ def diagnose(
         fingerprint(facts.view),
         measurements,
         reason,
-        {status.value: sum(result.status is status for result in results) for status in Status},
-        ranked(results),
+        {status.value: sum(result.status is status for result in results.values()) for status in Status},
+        ranked(results.values()),
         budget,
         request.subject,
         () if facts.live is None else facts.live.paths,
@@ -114,7 +120,7 @@ def diagnose(
 
 def _measured(
     request: Request,
-    checks: tuple[Check, ...],
+    checks: Iterable[Check],
     measure: Callable[[], Measurements],
     probe: Callable[[ProbePlan, Measurements, Callable[[str], None]], Measurements],
     progress: Callable[[str], None],
@@ -142,14 +148,20 @@ def _measured_before(
     return captured.measurements, None
 
 
+def waits_for_probes(result: CheckResult) -> bool:
+    """Return whether a result without measurements leaves something to measure: a judgement or a cost."""
+    return result.status is Status.ISSUE or result.reason == NOT_MEASURED
+
+
 def probe_plan(request: Request, checks: Iterable[Check]) -> ProbePlan:
     """Return the probes that the selected checks and the target need."""
     wanted = {name for check in checks for name in check.probes} - {"measurements"}
     if request.target is not None:
         wanted.add(LATENCY)
     return ProbePlan(
-        use_of(request.profile), frozenset(wanted), request.duration_ns, request.cpus, request.pm_qos_us
-    )
+        use_of(request.profile), frozenset(wanted), request.duration_ns, request.cpus, request.pm_qos_us,
+        request.storage,
+    )  # fmt: skip
 
 
 def selected(request: Request) -> tuple[Check, ...]:
@@ -191,7 +203,7 @@ def _observed(
     sleep: Callable[[float], None],
     progress: Callable[[str], None],
 ) -> Facts:
-    samples = {check.sample for check in checks if check.sample is not None}
+    samples = {sample for check in checks for sample in check.samples}
     pid = request.pid
     if captured is not None:
         before = captured.before

@@ -38,7 +38,7 @@ def measure_storage(directory: str, duration_s: float = DURATION_S) -> StorageRa
     for about `duration_s`. Raises UnobservableError when the file can not be made or its file system
     has no O_DIRECT.
     """
-    _refuse_memory(directory)
+    refuse_memory(directory)
     try:
         with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
             for _ in range(FILE_BYTES // _CHUNK):
@@ -62,7 +62,7 @@ def measure_storage(directory: str, duration_s: float = DURATION_S) -> StorageRa
     return StorageRate(directory, rate)
 
 
-def _refuse_memory(directory: str) -> None:
+def refuse_memory(directory: str) -> None:
     """Raise UnobservableError for a file system in memory: its rate says nothing about a disk."""
     try:
         device = os.stat(directory).st_dev  # noqa: PTH116 - a path of the user, followed as it is

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import sys
 import types
 from collections.abc import Mapping
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -33,7 +34,8 @@ def restored(kind: type[T], value: Any, where: str = "the record") -> T:
     """
     if not isinstance(value, dict):
         raise _wrong(where, "an object")
-    hints = get_type_hints(kind, None, _NAMES)
+    # A name of the record's own module goes before one of another's.
+    hints = get_type_hints(kind, None, _NAMES | vars(sys.modules[kind.__module__]))
     content = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         if field.name in value:

@@ -28,6 +28,7 @@ T = TypeVar("T")
 # A function that reads counters of a host at one moment; pid None is the program that asks.
 Sample = Callable[[HostView, int | None], Any]
 
+RT_POLICIES: Final = frozenset({"FIFO", "RR", "DEADLINE"})
 _MAX_RAW: Final = 160
 NEEDS_TWO: Final = "needs two samples: run with an interval"
 NEEDS_PID: Final = "needs a target: name one with --pid"
@@ -181,6 +182,11 @@ class Host:
             raise UnobservableError(NEEDS_PID)
         return self.pid
 
+    def policy(self) -> str:
+        """Return the scheduling policy of the target, of this program without one."""
+        pid = self.pid or 0
+        return self.asked(f"sched_getscheduler({pid or 'self'})", lambda: self.view.syscalls.policy(pid))
+
     def limit(self, name: str) -> int:
         """Return the soft RLIMIT_`name` of the target, of this program without one."""
         if self.pid is not None:
@@ -234,6 +240,14 @@ class Host:
         Raises UnobservableError when there is no segment.
         """
         return self.live().entries(kind)
+
+    def rate(self, sample: Callable[[HostView, int | None], T], count: Callable[[T], int]) -> float | None:
+        """Return how much a counter rose in a second of the interval; None when that can not be told."""
+        try:
+            change = self.change(sample)
+        except UnobservableError:
+            return None
+        return max(0, count(change.after) - count(change.before)) / change.seconds
 
     def measured(self) -> Measurements:
         """Return what was measured; raises when nothing was."""

@@ -151,12 +151,15 @@ def discreet(path: str, data: bytes) -> bytes:
     """Return a file's content without what no check reads and a capture should not tell.
 
     The environment of a process keeps only the entry that names a container, and the names of those
-    for the allocator; the mount table only the
-    root, the control groups and what is mounted on /proc, /sys and /dev.
+    for the allocator; its command line keeps the program; the mount table only the root, the control
+    groups and what is mounted on /proc, /sys and /dev.
     """
     name = path.rpartition("/")[2]
     if name == "environ":
         return b"\0".join(_discreet_entry(entry) for entry in data.split(b"\0"))
+    if name == "cmdline" and path != "proc/cmdline":
+        # The program; what it was told is nobody's business.
+        return data.split(b"\0")[0]
     if name == "mountinfo":
         return b"".join(line for line in data.splitlines(keepends=True) if _is_kernel_mount(line))
     return data

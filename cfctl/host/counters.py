@@ -162,6 +162,14 @@ def thermal_throttles(view: HostView, pid: int | None = None) -> dict[str, int]:
     return {path: view.integer(path) for path in paths}
 
 
+def thermal_times_ms(view: HostView, pid: int | None = None) -> dict[str, int]:  # noqa: ARG001
+    """Return for how long each CPU's thermal control has slowed it down since boot, ms, by path."""
+    paths = view.matching("sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/*_throttle_total_time_ms")
+    if not paths:
+        view.integer("sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_total_time_ms")
+    return {path: view.integer(path) for path in paths}
+
+
 @dataclass(frozen=True, slots=True)
 class Pressure:
     """Pressure stall information: the share of the last 10 s some or all tasks stalled, percent."""
@@ -182,6 +190,26 @@ def pressure(view: HostView, path: str) -> Pressure:
     if "some" not in averages:
         raise garbage(path, view.text(path), "a line 'some avg10=...'")
     return Pressure(averages["some"], averages.get("full"))
+
+
+_STALLING: Final = ("cpu", "memory", "io")
+
+
+def stall_totals_us(view: HostView, pid: int | None = None) -> dict[str, int]:  # noqa: ARG001
+    """Return for how long some task waited for each of cpu, memory and io since boot, us; those that say it."""
+    totals: dict[str, int] = {}
+    refusal: UnreadableError | None = None
+    for resource in _STALLING:
+        path = f"proc/pressure/{resource}"
+        try:
+            words = next((line.split() for line in view.lines(path) if line.startswith("some ")), [])
+            if words and words[-1].startswith("total="):
+                totals[resource] = integer_in(path, words[-1].removeprefix("total="))
+        except UnreadableError as error:
+            refusal = error
+    if not totals and refusal is not None:
+        raise refusal
+    return totals
 
 
 def _percent(path: str, text: str) -> float:

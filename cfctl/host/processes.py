@@ -70,6 +70,21 @@ def run_delay(view: HostView, pid: int | None) -> dict[str, RunDelay]:
     return found
 
 
+def migrations(view: HostView, pid: int | None) -> int:
+    """Return how often the threads of a process moved to another CPU. Raises UnreadableError.
+
+    Source: kernel, kernel/sched/debug.c; the file needs CONFIG_SCHED_DEBUG.
+    """
+    base = directory(pid)
+    total = 0
+    for path in view.matching(f"{base}/task/[0-9]*/sched") or [f"{base}/sched"]:
+        lines = [line for line in view.lines(path) if line.startswith("se.nr_migrations")]
+        if not lines:
+            raise garbage(path, view.text(path), "a line se.nr_migrations")
+        total += integer_in(path, lines[0].rpartition(":")[2].strip())
+    return total
+
+
 def status(view: HostView, pid: int | None, name: str) -> str:
     """Return one value of a process's status file; raises UnreadableError."""
     path = f"{directory(pid)}/status"

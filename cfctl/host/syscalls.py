@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import json
 import os
 import resource
@@ -84,6 +85,14 @@ class Ring:
     rx_max: int
 
 
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """The garbage collector of the interpreter that asks: on or off, and allocations between two runs."""
+
+    enabled: int
+    threshold: int
+
+
 class Syscalls(Protocol):
     """The questions a check may ask of a kernel; each raises SyscallError without an answer."""
 
@@ -128,6 +137,9 @@ class Syscalls(Protocol):
 
     def smi_count(self) -> int:
         """Return how many system management interrupts CPU 0 has taken: MSR 34H of Intel CPUs."""
+
+    def collector(self) -> Collector:
+        """Return the state of this interpreter's garbage collector."""
 
 
 _POLICIES: Final = {0: "OTHER", 1: "FIFO", 2: "RR", 3: "BATCH", 5: "IDLE", 6: "DEADLINE", 7: "EXT"}
@@ -248,6 +260,10 @@ class RealSyscalls:
         except OSError as error:
             raise SyscallError(_MSR_DEVICE, error.strerror or "failed") from error
         return int.from_bytes(content, "little") & 0xFFFF_FFFF
+
+    def collector(self) -> Collector:
+        """Return the state of this interpreter's garbage collector."""
+        return Collector(int(gc.isenabled()), gc.get_threshold()[0])
 
     def _call(self, name: str, *arguments: Any) -> int:
         function = getattr(self._libc, name, None)
@@ -382,3 +398,8 @@ class CapturedSyscalls:
     def smi_count(self) -> int:
         """Return how many system management interrupts CPU 0 had taken."""
         return self._number("smi_count")
+
+    def collector(self) -> Collector:
+        """Return the state of the captured interpreter's garbage collector."""
+        found: Collector = self._record("collector", Collector)
+        return found

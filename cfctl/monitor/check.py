@@ -1,19 +1,20 @@
-"""The check: every metric measured once, every target judged, one verdict over all."""
+"""The check: every target judged on one snapshot, one verdict over all."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from cfctl.monitor.metric import Metric, Reading, Subject, all_metrics
+from cfctl.monitor.snapshot import Series, Snapshot
 from cfctl.monitor.targets import Target, TargetSeverity
 from cfctl.records import Document, Judgement, JudgementLevel, Measurement, Verdict
 from cfctl.units import format_quantity
 
 if TYPE_CHECKING:
     from cfctl.host.fingerprint import Fingerprint
+    from cfctl.monitor.metric import Labels
 
 
 class InconclusivePolicy(enum.StrEnum):
@@ -26,14 +27,20 @@ class InconclusivePolicy(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TargetResult:
-    """A target, what was measured for it, its verdict, and as what that counts in the whole check."""
+    """A target, what was measured for it, its verdict, and as what that counts in the whole check.
+
+    `margin` is how far the value is on the good side of the threshold, in its unit; negative on the
+    bad side, None without a value.
+    """
 
     target: Target
     measurement: Measurement
     subject: str
+    labels: Labels
     resolution: Measurement | None
     verdict: Verdict
     counts_as: Verdict
+    margin: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,7 @@ class CheckDocument(Document):
     inconclusive: InconclusivePolicy
     results: tuple[TargetResult, ...]
     host: Fingerprint | None = None
+    problems: tuple[str, ...] = ()
 
     def judgements(self) -> tuple[Judgement, ...]:
         """Return one judgement per target, for formats that CI systems read."""
@@ -80,33 +88,38 @@ def sentence(result: TargetResult) -> str:
 
 def run_check(
     targets: Iterable[Target],
-    subject: Subject,
+    snapshot: Snapshot,
     policy: InconclusivePolicy = InconclusivePolicy.REPORT,
-    metrics: Mapping[str, Metric] | None = None,
     host: Fingerprint | None = None,
 ) -> CheckDocument:
-    """Return every target's result; each metric is measured once, however many targets name it."""
-    metrics = all_metrics() if metrics is None else metrics
-    readings: dict[str, Reading] = {}
-    results = []
-    for target in targets:
-        if target.metric not in readings:
-            readings[target.metric] = metrics[target.metric].measure(subject)
-        reading = readings[target.metric]
-        verdict = target.judge(reading.measurement)
-        results.append(
-            TargetResult(
-                target,
-                reading.measurement,
-                reading.subject,
-                reading.resolution,
-                verdict,
-                _counts_as(verdict, target.severity, policy),
-            )
+    """Return the verdict on every series that a target is about, and over all of them."""
+    results = tuple(
+        TargetResult(
+            target,
+            series.measurement,
+            series.subject,
+            series.labels,
+            series.resolution,
+            (verdict := target.judge(series.measurement)),
+            _counts_as(verdict, target.severity, policy),
+            target.margin(series.measurement),
         )
+        for target in targets
+        for series in target.matching(snapshot) or (_nothing_found(target, snapshot),)
+    )
     counted = {result.counts_as for result in results}
     overall = next((v for v in (Verdict.FAIL, Verdict.INCONCLUSIVE) if v in counted), Verdict.PASS)
-    return CheckDocument(overall, policy, tuple(results), host)
+    return CheckDocument(overall, policy, results, host, snapshot.problems)
+
+
+def _nothing_found(target: Target, snapshot: Snapshot) -> Series:
+    """Return the measurement that a target does not have, and why."""
+    if snapshot.of(target.metric):
+        patterns = ", ".join(f"{name} {pattern}" for name, pattern in target.where)
+        reason = f"Nothing that has {target.metric} matches {patterns}."
+    else:
+        reason = f"Nothing that was looked at has {target.metric}."
+    return Series(target.metric, Measurement.missing(target.unit, reason), subject="nothing")
 
 
 def _counts_as(verdict: Verdict, severity: TargetSeverity, policy: InconclusivePolicy) -> Verdict:

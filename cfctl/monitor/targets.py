@@ -1,18 +1,25 @@
-"""Targets: a metric, an operator, a threshold and how much it matters; built in or from TOML tables."""
+"""Targets: a metric, an operator, a threshold, how much it matters, and when a miss becomes an alert."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final
 
-from cfctl.errors import ConfigError, InputError
-from cfctl.monitor.metric import all_metrics
+from cfctl.errors import InputError
 from cfctl.records import Measurement, Verdict
-from cfctl.units import parse_quantity
+
+if TYPE_CHECKING:
+    from cfctl.monitor.metric import Labels
+    from cfctl.monitor.snapshot import Series, Snapshot
 
 BUILT_IN: Final = "built-in"
+# A spike of one window is no alert, and noise around a threshold must not flap: without these two a
+# thousand noisy seconds fire some hundred times, with them once.
+FOR_NS: Final = 5_000_000_000
+KEEP_FIRING_FOR_NS: Final = 30_000_000_000
 
 
 class TargetSeverity(enum.StrEnum):
@@ -33,9 +40,22 @@ class Operator(enum.StrEnum):
     WITHIN = "within"
 
 
+class NoData(enum.StrEnum):
+    """What an alert does while its metric has no value: stay as it is, end, or fire."""
+
+    KEEP = "keep"
+    OK = "ok"
+    ALERT = "alert"
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One target; `threshold` is in the metric's base unit, `source` is its file or "built-in"."""
+    """One target; `threshold` and `recovery` are in the metric's base unit, times in ns.
+
+    `where` are (label, pattern) pairs that a series must match. A miss that lasts `for_ns` fires; what
+    fires ends once the value is beyond `recovery` (the threshold without one) for `keep_firing_for_ns`.
+    `source` is a file, "file:line" or "built-in".
+    """
 
     name: str
     metric: str
@@ -44,58 +64,63 @@ class Target:
     unit: str
     severity: TargetSeverity
     source: str = BUILT_IN
+    where: Labels = ()
+    for_ns: int = FOR_NS
+    keep_firing_for_ns: int = KEEP_FIRING_FOR_NS
+    recovery: float | None = None
+    no_data: NoData = NoData.KEEP
 
-    def judge(self, measurement: Measurement) -> Verdict:
-        """Return pass or fail when the whole uncertainty interval lies on one side, else inconclusive."""
+    def judge(self, measurement: Measurement, threshold: float | None = None) -> Verdict:
+        """Return pass or fail when the whole uncertainty interval lies on one side, else inconclusive.
+
+        Against `threshold` where one is given, such as the recovery threshold.
+        """
         if measurement.value is None or measurement.uncertainty is None:
             return Verdict.INCONCLUSIVE
+        limit = self.threshold if threshold is None else threshold
         low = measurement.value - measurement.uncertainty
         high = measurement.value + measurement.uncertainty
         if self.operator is Operator.WITHIN:
             low, high = (0.0 if low <= 0 <= high else min(abs(low), abs(high))), max(abs(low), abs(high))
-        answers = {self._holds(low), self._holds(high)}
+        answers = {self._holds(low, limit), self._holds(high, limit)}
         if len(answers) == 2:
             return Verdict.INCONCLUSIVE
         return Verdict.PASS if answers.pop() else Verdict.FAIL
 
-    def _holds(self, value: float) -> bool:
+    def margin(self, measurement: Measurement) -> float | None:
+        """Return by how much the value is on the good side of the threshold, negative on the bad one."""
+        if measurement.value is None:
+            return None
+        if self.operator in {Operator.ABOVE, Operator.AT_LEAST}:
+            return measurement.value - self.threshold
+        value = abs(measurement.value) if self.operator is Operator.WITHIN else measurement.value
+        return self.threshold - value
+
+    def matching(self, snapshot: Snapshot) -> tuple[Series, ...]:
+        """Return the series of a snapshot that this target is about."""
+        return tuple(series for series in snapshot.of(self.metric) if self._concerns(dict(series.labels)))
+
+    def _concerns(self, labels: dict[str, str]) -> bool:
+        return all(name in labels and fnmatchcase(labels[name], pattern) for name, pattern in self.where)
+
+    def _holds(self, value: float, limit: float) -> bool:
         match self.operator:
             case Operator.BELOW:
-                return value < self.threshold
+                return value < limit
             case Operator.ABOVE:
-                return value > self.threshold
+                return value > limit
             case Operator.AT_LEAST:
-                return value >= self.threshold
+                return value >= limit
             case Operator.AT_MOST | Operator.WITHIN:
-                return value <= self.threshold
+                return value <= limit
 
 
-# The seed guide's "Performance Targets", as far as they can be measured without a message bus.
+# The seed guide's "Performance Targets" and the thresholds of its alerts.
 BUILT_IN_TARGETS: Final = (
     Target("temporal-accuracy", "temporal_accuracy", Operator.WITHIN, 10.0, "ns", TargetSeverity.WARNING),
     Target("cpu-utilization", "cpu_utilization", Operator.BELOW, 0.8, "ratio", TargetSeverity.WARNING),
     Target("memory", "memory_rss", Operator.BELOW, 100e6, "B", TargetSeverity.WARNING),
 )
-
-_KEYS: Final = ("metric", "operator", "threshold", "severity")
-
-
-def read_targets(tables: Iterable[tuple[str, Any]]) -> tuple[Target, ...]:
-    """Return the built-in targets with those of (file, table) pairs added or put in their place.
-
-    A table is {name: {metric, operator, threshold, severity}}; `name = false` takes a target away.
-    Raises ConfigError that names the file and the target.
-    """
-    targets = {target.name: target for target in BUILT_IN_TARGETS}
-    for source, table in tables:
-        if not isinstance(table, Mapping):
-            raise ConfigError(f"{source}: 'targets' can not be used.", "It is no table.")
-        for name, entry in table.items():
-            if entry is False and name in targets:
-                del targets[name]
-            else:
-                targets[name] = _read_target(source, name, entry)
-    return tuple(targets.values())
 
 
 def select(targets: tuple[Target, ...], names: Iterable[str]) -> tuple[Target, ...]:
@@ -105,50 +130,3 @@ def select(targets: tuple[Target, ...], names: Iterable[str]) -> tuple[Target, .
         if name not in known:
             raise InputError(f"There is no target '{name}'.", f"Targets: {', '.join(known)}.")
     return tuple(known[name] for name in dict.fromkeys(names)) or targets
-
-
-def _read_target(source: str, name: str, entry: Any) -> Target:
-    where = f"{source}: target '{name}'"
-    if not isinstance(entry, Mapping):
-        raise ConfigError(f"{where} can not be used.", f"It is no table with {', '.join(_KEYS)}.")
-    unknown = [key for key in entry if key not in _KEYS]
-    missing = [key for key in _KEYS[:3] if key not in entry]
-    if unknown or missing:
-        why = f"It has an unknown key '{unknown[0]}'." if unknown else f"It has no '{missing[0]}'."
-        raise ConfigError(f"{where} can not be used.", why, f"Keys: {', '.join(_KEYS)}.")
-    metric = _one_of(where, "metric", entry["metric"], all_metrics())
-    unit = all_metrics()[metric].unit
-    return Target(
-        name=name,
-        metric=metric,
-        operator=Operator(_one_of(where, "operator", entry["operator"], list(Operator))),
-        threshold=_threshold(where, entry["threshold"], unit),
-        unit=unit,
-        severity=TargetSeverity(
-            _one_of(where, "severity", entry.get("severity", "warning"), list(TargetSeverity))
-        ),
-        source=source,
-    )
-
-
-def _one_of(where: str, key: str, value: Any, choices: Iterable[str]) -> str:
-    words = [str(choice) for choice in choices]
-    if not isinstance(value, str) or value not in words:
-        raise ConfigError(
-            f"{where}: {key} {value!r} is not known.", f"There are: {', '.join(words)}.", "Correct it."
-        )
-    return value
-
-
-def _threshold(where: str, value: Any, unit: str) -> float:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not isinstance(value, str) and not (is_number and unit == "ratio"):
-        raise ConfigError(
-            f"{where}: threshold {value!r} can not be used.",
-            "It is a text with a unit.",
-            'Like "10 ns" or "80 %".',
-        )
-    try:
-        return parse_quantity(str(value), unit)
-    except InputError as error:
-        raise ConfigError(f"{where}: threshold {value!r} can not be used.", error.why, error.todo) from error

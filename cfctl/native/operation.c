@@ -9,19 +9,21 @@
     {#member, unit, CF_FIELD_U64, rule, offsetof(struct cf_operation, member), 1, 0}
 #define COUNT(member) VALUE(member, "1", CF_MERGE_SUM)
 
-#define FIELDS(unit)                                                                             \
-    {                                                                                            \
-        COUNT(count),                                                                            \
-        COUNT(errors),                                                                           \
-        VALUE(sum, unit, CF_MERGE_SUM),                                                          \
-        VALUE(min, unit, CF_MERGE_MIN),                                                          \
-        VALUE(max, unit, CF_MERGE_MAX),                                                          \
-        COUNT(out_of_range),                                                                     \
-        VALUE(first_tick, "ticks", CF_MERGE_MIN),                                                \
-        VALUE(last_tick, "ticks", CF_MERGE_MAX),                                                 \
-        {"histogram", unit, CF_FIELD_HISTOGRAM, CF_MERGE_SUM,                                    \
-         offsetof(struct cf_operation, histogram), CF_HISTOGRAM_BUCKETS, CF_HISTOGRAM_SUB_BITS}, \
-        VALUE(child_sum, unit, CF_MERGE_SUM),                                                    \
+#define FIELDS(unit)                                                                               \
+    {                                                                                              \
+        COUNT(count),                                                                              \
+        COUNT(errors),                                                                             \
+        VALUE(sum, unit, CF_MERGE_SUM),                                                            \
+        VALUE(min, unit, CF_MERGE_MIN),                                                            \
+        VALUE(max, unit, CF_MERGE_MAX),                                                            \
+        COUNT(out_of_range),                                                                       \
+        VALUE(first_tick, "ticks", CF_MERGE_MIN),                                                  \
+        VALUE(last_tick, "ticks", CF_MERGE_MAX),                                                   \
+        {"histogram", unit, CF_FIELD_HISTOGRAM, CF_MERGE_SUM,                                      \
+         offsetof(struct cf_operation, histogram), CF_HISTOGRAM_BUCKETS, CF_HISTOGRAM_SUB_BITS},   \
+        VALUE(child_sum, unit, CF_MERGE_SUM),                                                      \
+        {"latest", "bucket", CF_FIELD_LATEST, CF_MERGE_SUM, offsetof(struct cf_operation, latest), \
+         1, offsetof(struct cf_operation, histogram)},                                             \
     }
 
 static const struct cf_field tick_fields[] = FIELDS("ticks");

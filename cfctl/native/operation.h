@@ -21,6 +21,7 @@ struct cf_operation {
     uint64_t last_tick;    /* end of the last sample */
     uint64_t histogram[CF_HISTOGRAM_BUCKETS];
     uint64_t child_sum; /* unit; of samples that ended directly inside of this one's */
+    uint64_t latest; /* 1 + the bucket of the latest sample, in the histogram with the next one */
 };
 
 /* Both are named "operation"; they differ in the unit their fields state. */
@@ -34,21 +35,29 @@ struct cf_count {
 extern const struct cf_kind cf_kind_folded_labels;
 
 /* Adds a sample to a shard. Only the shard's thread; readers may look at any time and can see a
- * sample in some fields and not yet in others. About 3 ns. */
+ * sample in some fields and not yet in others. About 3 ns.
+ *
+ * The histogram gets the sample before: a store whose address hangs on the tick that was just read
+ * holds up what comes after it, which costs 6 ns (AMD Zen 3). Readers add `latest` themselves. */
 static inline void cf_operation_add(struct cf_operation *shard, uint64_t value, uint64_t end_tick,
                                     int failed) {
+    uint64_t before = cf_load_relaxed(&shard->latest), latest = 0;
     if (cf_likely(value < (UINT64_C(1) << CF_HISTOGRAM_VALUE_BITS)))
-        cf_bump(&shard->histogram[cf_histogram_bucket(value)], 1);
+        latest = cf_histogram_bucket(value) + UINT64_C(1);
     else
         cf_bump(&shard->out_of_range, 1);
-    cf_bump(&shard->count, 1);
+    cf_store_relaxed(&shard->latest, latest);
+    if (cf_likely(before != 0))
+        cf_bump(&shard->histogram[before - 1], 1);
+    uint64_t count = cf_load_relaxed(&shard->count);
+    if (cf_unlikely(count == 0))
+        cf_store_relaxed(&shard->first_tick, end_tick);
+    cf_store_relaxed(&shard->count, count + 1);
     cf_bump(&shard->sum, value);
     if (cf_unlikely(value < cf_load_relaxed(&shard->min)))
         cf_store_relaxed(&shard->min, value);
     if (cf_unlikely(value > cf_load_relaxed(&shard->max)))
         cf_store_relaxed(&shard->max, value);
-    if (cf_unlikely(end_tick < cf_load_relaxed(&shard->first_tick)))
-        cf_store_relaxed(&shard->first_tick, end_tick);
     cf_store_relaxed(&shard->last_tick, end_tick);
     if (cf_unlikely(failed))
         cf_bump(&shard->errors, 1);

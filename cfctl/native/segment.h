@@ -21,7 +21,8 @@
 #include <stdint.h>
 
 #define CF_SEGMENT_MAGIC "CFCTLSEG"
-#define CF_SEGMENT_VERSION 2u /* 2: rings, the control word, a shard's entry */
+/* 2: rings, the control word, a shard's entry. 3: a histogram's latest sample. */
+#define CF_SEGMENT_VERSION 3u
 #define CF_SEGMENT_HEADER_BYTES 4096u
 #define CF_SEGMENT_ALIGNMENT 64u
 #define CF_SEGMENT_DEFAULT_LIMIT (UINT64_C(32) << 20)
@@ -34,7 +35,9 @@ enum cf_field_type {
     CF_FIELD_I64 = 2,
     CF_FIELD_F64 = 3,
     CF_FIELD_HISTOGRAM = 4,
-    CF_FIELD_RING = 5
+    CF_FIELD_RING = 5,
+    CF_FIELD_LATEST =
+        6 /* a u64: 1 + the bucket of the sample that its histogram does not hold yet */
 };
 enum cf_merge_rule {
     CF_MERGE_SUM = 1,
@@ -82,7 +85,8 @@ struct cf_field {
     uint16_t merge;
     uint32_t offset;    /* from the start of the payload, a multiple of 8 */
     uint32_t count;     /* 1, or the number of buckets or of a ring's records */
-    uint32_t parameter; /* of a histogram: its sub-bucket bits; of a ring: bytes between records */
+    uint32_t parameter; /* of a histogram: its sub-bucket bits; of a ring: bytes between records;
+                           of a latest sample: the offset of its histogram */
 };
 
 struct cf_entry {

@@ -19,11 +19,12 @@ static inline struct cf_span *cf_span_push(struct cf_thread *thread, uint32_t in
     if (cf_unlikely(thread->depth >= thread->capacity))
         return cf_span_push_slowly(thread, instrument, key);
     struct cf_span *span = &thread->spans[thread->depth++];
-    span->instrument = instrument;
-    span->unrecorded = 0;
-    span->thrown_into = 0;
+    span->what = instrument;
+    if (key != NULL) {
+        span->what |= CF_SPAN_KEYED;
+        span->key = key;
+    }
     span->child_ticks = 0;
-    span->key = key;
     span->payload = cf_process_payload(thread, instrument);
     return span;
 }
@@ -42,7 +43,7 @@ static inline void cf_span_record(struct cf_thread *thread, const struct cf_span
     struct cf_operation *shard = span->payload;
     if (cf_unlikely(shard == NULL)) {
         /* Refused, or begun before a fork. */
-        shard = cf_process_payload(thread, span->instrument);
+        shard = cf_process_payload(thread, (uint32_t)span->what);
         if (shard == NULL) {
             cf_process_lost(1);
             return;
@@ -53,9 +54,9 @@ static inline void cf_span_record(struct cf_thread *thread, const struct cf_span
     if (span->child_ticks != 0)
         cf_bump(&shard->child_sum, span->child_ticks);
     struct cf_span *parent = thread->depth > 0 ? &thread->spans[thread->depth - 1] : NULL;
-    if (parent != NULL && !parent->unrecorded) {
+    if (parent != NULL && !(parent->what & CF_SPAN_UNRECORDED)) {
         parent->child_ticks += ticks;
-        cf_edge_add(thread, parent->instrument, span->instrument, ticks);
+        cf_edge_add(thread, (uint32_t)parent->what, (uint32_t)span->what, ticks);
     }
     if (cf_unlikely(cf_timeline_is_on()))
         cf_timeline_add(shard, parent ? parent->payload : NULL, ticks, end_tick, failed);
@@ -76,7 +77,7 @@ static inline void cf_span_end(struct cf_thread *thread, uint32_t instrument, ui
                                int failed) {
     if (cf_likely(thread->overflow == 0 && thread->depth > 0)) {
         const struct cf_span *span = &thread->spans[thread->depth - 1];
-        if (cf_likely(span->instrument == instrument && span->key == NULL && !span->unrecorded)) {
+        if (cf_likely(span->what == instrument)) {
             thread->depth--;
             cf_span_record(thread, span, end_tick, failed);
             return;

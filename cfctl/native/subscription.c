@@ -249,10 +249,10 @@ int cf_subscription_wait(const struct cf_subscription *subscription, uint64_t sp
     now_ns = cf_os_ns(CLOCK_MONOTONIC);
     if (now_ns >= end_ns)
         return is_ready(subscription);
-    cf_topic_prepare(subscription->topic.page);
+    uint32_t word = cf_topic_prepare(subscription->topic.page);
     if (is_ready(subscription))
         return 1;
-    int error = cf_topic_sleep(subscription->topic.page, end_ns - now_ns);
+    int error = cf_topic_sleep(subscription->topic.page, word, end_ns - now_ns);
     return error == -EINTR ? -EINTR : is_ready(subscription);
 }
 

@@ -16,11 +16,14 @@ struct cf_span {
     uint64_t start_tick;
     uint64_t child_ticks; /* of the spans that ended directly inside of this one */
     void *payload;        /* the thread's shard; NULL = refused, or lost by a fork */
-    const void *key;      /* the frame of a generator that runs; NULL for all others */
-    uint32_t instrument;
-    uint16_t unrecorded;  /* begun while instrumentation was paused */
-    uint16_t thrown_into; /* of a generator: this step began with an exception */
+    const void *key;      /* with CF_SPAN_KEYED: the frame of a generator that runs */
+    uint64_t what;        /* the instrument and bits CF_SPAN_...: one comparison tells all */
 };
+
+#define CF_SPAN_KEYED (UINT64_C(1) << 32)
+#define CF_SPAN_UNRECORDED (UINT64_C(1) << 33) /* begun while instrumentation was paused */
+#define CF_SPAN_THROWN_INTO \
+    (UINT64_C(1) << 34) /* of a generator: its step began with an exception */
 
 struct cf_edge_slot {
     uint32_t parent, child;
@@ -38,6 +41,14 @@ struct cf_thread {
     struct cf_edge_slot *edges;
 };
 extern _Thread_local struct cf_thread cf_thread;
+
+/* Returns the calling thread's. Its address is found once: left to itself the compiler finds it
+ * again after each call, to spare a register. */
+static inline struct cf_thread *cf_this_thread(void) {
+    struct cf_thread *thread = &cf_thread;
+    __asm__("" : "+r"(thread));
+    return thread;
+}
 
 _Static_assert(sizeof(struct cf_thread) <= 64, "the static area has little room");
 

@@ -47,6 +47,10 @@ const char *cf_gate_text(enum cf_gate gate) {
     return gate_texts[gate];
 }
 
+uint64_t cf_ticks_os(void) {
+    return cf_os_ns(CLOCK_MONOTONIC_RAW);
+}
+
 int cf_os_gettime_syscall(clockid_t clock, struct timespec *now) {
 #if defined(SYS_clock_gettime64)
     /* 32-bit ABIs with a 64-bit time_t have their own call; glibc's wrapper would take the vDSO. */

@@ -104,18 +104,22 @@ static inline uint64_t cf_tick_hardware_ordered(void) {
 }
 #endif
 
+/* Returns the current tick where the CPU's counter is not used. Never inlined: its timespec would
+ * cost the callers a stack protector, also those that do not come here. */
+uint64_t cf_ticks_os(void);
+
 /* Returns the current tick of the selected source. cf_tick_select must have been called. */
 static inline uint64_t cf_ticks(void) {
     if (cf_likely(cf_load_relaxed(&cf_tick_source_selected) == CF_TICK_HARDWARE))
         return cf_tick_hardware();
-    return cf_os_ns(CLOCK_MONOTONIC_RAW);
+    return cf_ticks_os();
 }
 
 /* As cf_ticks, not before all earlier instructions are done. */
 static inline uint64_t cf_ticks_ordered(void) {
     if (cf_likely(cf_load_relaxed(&cf_tick_source_selected) == CF_TICK_HARDWARE))
         return cf_tick_hardware_ordered();
-    return cf_os_ns(CLOCK_MONOTONIC_RAW);
+    return cf_ticks_os();
 }
 
 #endif

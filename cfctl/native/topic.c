@@ -85,7 +85,12 @@ void cf_topic_close(struct cf_topic *topic) {
 }
 
 void cf_topic_wake(struct cf_topic_page *page) {
-    __atomic_store_n(&page->waiters, 0, CF_RING_WAITERS);
+    cf_ring_fence(CF_RING_WAKE_FENCE); /* Partner: the fence in cf_topic_prepare. */
+    uint32_t word = __atomic_load_n(&page->waiters, CF_RING_WAITERS);
+    /* Where another one changes it first, that is a wake-up of the same sleepers. */
+    if (word & 1)
+        __atomic_compare_exchange_n(&page->waiters, &word, word + 1, 0, CF_RING_WAITERS,
+                                    CF_RING_WAITERS);
     syscall(SYS_futex, &page->waiters, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
@@ -95,11 +100,11 @@ void cf_topic_announce(struct cf_topic_page *page) {
     cf_topic_wake(page);
 }
 
-int cf_topic_sleep(struct cf_topic_page *page, uint64_t timeout_ns) {
+int cf_topic_sleep(struct cf_topic_page *page, uint32_t word, uint64_t timeout_ns) {
     struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
                                .tv_nsec = (long)(timeout_ns % 1000000000u)};
     /* Shared between processes, so without FUTEX_PRIVATE_FLAG. */
-    if (syscall(SYS_futex, &page->waiters, FUTEX_WAIT, 1, &timeout, NULL, 0) == 0)
+    if (syscall(SYS_futex, &page->waiters, FUTEX_WAIT, word, &timeout, NULL, 0) == 0)
         return 0;
     return errno == EAGAIN ? 0 : -errno;
 }

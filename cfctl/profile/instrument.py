@@ -89,6 +89,11 @@ class _Chooser:
         return operation
 
 
+def _watch_the_process(chooser: _Chooser, monitor: _native.Monitor) -> None:
+    os.register_at_fork(after_in_child=monitor.forked)
+    atexit.register(_at_exit, chooser, monitor)
+
+
 def _at_exit(chooser: _Chooser, monitor: _native.Monitor) -> None:
     monitor.flush()
     chooser.note_nearest()
@@ -117,7 +122,7 @@ if sys.version_info >= (3, 12):
         sys.monitoring.register_callback(tool_id, events.PY_RESUME, monitor.resume)
         sys.monitoring.register_callback(tool_id, events.PY_THROW, monitor.resume)
         sys.monitoring.set_events(tool_id, events.PY_START | events.PY_UNWIND | events.PY_THROW)
-        atexit.register(_at_exit, chooser, monitor)
+        _watch_the_process(chooser, monitor)
 
 else:
 
@@ -137,7 +142,7 @@ else:
 
         threading.setprofile(in_new_thread)
         monitor.install()
-        atexit.register(_at_exit, chooser, monitor)
+        _watch_the_process(chooser, monitor)
 
 
 class Notes:

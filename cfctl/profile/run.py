@@ -50,7 +50,9 @@ def run_and_record(
     """Run a command and return its exit status with the report of its segments.
 
     The segments of all its processes that carry the run id are merged; what `sampler` found is in
-    the report too. Raises LaunchError when it was not run.
+    the report too. The status is the command's own, also when every sample was lost for lack of space:
+    the report says so, and who wraps a program has to be able to tell what that program said. Raises
+    LaunchError when it was not run.
     """
     run_id = uuid.uuid4().hex
     environment = paths.environment() | {"CFCTL_RUN_ID": run_id}

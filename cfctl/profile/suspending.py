@@ -27,9 +27,9 @@ def timed_coroutine(
         start = ticks()
         try:
             result = await function(*args, **kwargs)
-        except BaseException:
+        except BaseException as error:
             # A cancelled call has not done its work either.
-            record_since(start, True)
+            record_since(start, _native.is_error(error))
             raise
         record_since(start)
         return result
@@ -65,6 +65,9 @@ def timed_generator(
         except GeneratorExit:
             failed = False
             raise
+        except BaseException as error:
+            failed = _native.is_error(error)
+            raise
         finally:
             operation.record_ticks(max(inside, 0), failed)
 
@@ -96,6 +99,9 @@ def timed_async_generator(
             failed = False
         except GeneratorExit:
             failed = False
+            raise
+        except BaseException as error:
+            failed = _native.is_error(error)
             raise
         finally:
             operation.record_ticks(max(inside, 0), failed)

@@ -38,6 +38,8 @@ def _page(page: CheckPage, console: Console) -> None:
     _labelled(console, "why", check.why)
     _labelled(console, "issue if", check.threshold.rule)
     _labelled(console, "source", check.threshold.source)
+    _labelled(console, "solution", check.solution)
+    _labelled(console, "costs", check.cost)
     _labelled(console, "needs", ", ".join(check.needs) or "nothing but the files of the host")
     for number, source in enumerate(page.reads[:_MAX_READS]):
         _labelled(console, "" if number else "reads", source)
@@ -45,7 +47,7 @@ def _page(page: CheckPage, console: Console) -> None:
         _labelled(console, "", f"and {len(page.reads) - _MAX_READS} more (--json)")
     console.print(_label("here") + cell(here.status, STATUS_STYLE[here.status]))
     _labelled(console, "", here.description or here.reason)
-    _labelled(console, "do", here.solution)
+    _labelled(console, "do", None if here.solution == check.solution else here.solution)
     for label, commands in (("now", here.commands.now), ("persist", here.commands.persist)):
         for number, command in enumerate(commands):
             # Never folded: a command is there to be copied.

@@ -64,10 +64,15 @@ def _table(changes: list[Change], console: Console, shown_unit: str | None) -> N
         reasons: dict[str, list[str]] = {}
         for change in changes:
             if change.verdict is verdict:
-                reasons.setdefault(change.reason, []).append(f"{change.name} {change.metric}")
+                reasons.setdefault(change.reason, []).append(_name_in_list(change))
         for reason, names in reasons.items():
             console.print(Text.assemble("\n", (str(verdict), STATUS_STYLE[verdict]), ": ", cell(reason, "")))
             console.print(cell(f"  {', '.join(names)}"), style="dim")
+
+
+def _name_in_list(change: Change) -> str:
+    needed = f" (about {change.runs_needed} runs a side would tell)" if change.runs_needed else ""
+    return f"{change.name} {change.metric}{needed}"
 
 
 def _figure(change: Change, above: str) -> Text:

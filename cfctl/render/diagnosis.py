@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from cfctl.diagnose.impact import NO_PROBE, PER_SECOND
+from cfctl.diagnose.impact import PER_SECOND
 from cfctl.diagnose.record import Actor, Status, Subject
 from cfctl.diagnose.subject import NOT_MEASURED
 from cfctl.records import Severity, Verdict
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cfctl.diagnose.budget import Budget
-    from cfctl.diagnose.record import Area, Catalogue, CheckResult, Diagnosis
-    from cfctl.records import Measurement
+    from cfctl.diagnose.record import Catalogue, CheckResult, Diagnosis
 
 _LABEL_WIDTH: Final = 10
 _WHOSE: Final = {
@@ -59,6 +58,8 @@ def _render(document: Diagnosis, console: Console, *, show_all: bool) -> None:
         console.print(Text(f"\nLow ({len(low)}; in full: --all, one: --only ID)", style="bold"))
     for result in low:
         text = f"{result.id}  {_WHOSE[result.actor] if result.actor else ''}: {safe_text(result.description, _MAX_TEXT)}"
+        if cost := _cost(result):
+            text += f" Cost: {cost}."
         _lines(console, text, first="  ", rest="    ")
     for status, heading in (
         (Status.ERROR, "Checks that failed themselves"),
@@ -112,7 +113,7 @@ def _overview(issues: list[CheckResult], console: Console, room: int) -> None:
     console.print(Text("\nIssues, worst first", style="bold"))
     width = max(len(result.id) for result in shown)
     for result in shown:
-        cost = _cost(result.impact)
+        cost = _cost(result)
         line = Text.assemble(
             "  ", (f"{result.severity:<8} ", STATUS_STYLE[result.severity]), f"{result.id:<{width}}  "
         )
@@ -124,13 +125,16 @@ def _overview(issues: list[CheckResult], console: Console, room: int) -> None:
         _lines(console, f"and {len(issues) - len(shown)} more below", first="  ")
 
 
-def _cost(impact: Measurement | None) -> str:
-    """Return a measured cost as words, "" without one."""
-    return (
-        ""
-        if impact is None or impact.value is None
-        else _amount(impact.value, impact.unit, impact.uncertainty)
-    )
+def _cost(result: CheckResult) -> str:
+    """Return a measured cost as words, "" without one; what others may be part of is "up to" it."""
+    impact = result.impact
+    if impact is None or impact.value is None:
+        return ""
+    if impact.value == 0:
+        return "none seen"
+    if impact.uncertainty is not None and impact.uncertainty >= abs(impact.value):
+        return "within noise"
+    return f"{'up to ' if result.impact_is_bound else ''}{_amount(impact.value, impact.unit, impact.uncertainty)}"
 
 
 def _amount(value: float, unit: str, uncertainty: float | None = None) -> str:
@@ -191,7 +195,7 @@ def _issue(result: CheckResult, console: Console) -> None:
     )
     _lines(console, safe_text(result.title), first="  ")
     _labelled(console, "found", result.description)
-    _labelled(console, "costs", _cost_with_method(result.impact, result.area))
+    _labelled(console, "costs", _cost_with_method(result))
     _labelled(console, "why", result.why)
     _labelled(console, "do", result.solution)
     for label, commands in (("now", result.commands.now), ("persist", result.commands.persist)):
@@ -210,14 +214,20 @@ def _issue(result: CheckResult, console: Console) -> None:
     _labelled(console, "rule", f"{result.threshold.rule} ({result.threshold.source})", "dim")
 
 
-def _cost_with_method(impact: Measurement | None, area: Area) -> str | None:
-    # Latency is what the probes put a number on.
-    if impact is None or (impact.reason == NO_PROBE and area.subject is not Subject.LATENCY):
+def _cost_with_method(result: CheckResult) -> str | None:
+    impact = result.impact
+    if impact is None:
         return None
     if impact.value is None:
         return "not measured" if impact.reason == NOT_MEASURED else f"not measured: {impact.reason}"
-    error = "" if impact.uncertainty is None else f" +- {format_quantity(impact.uncertainty, 'ns')}"
-    return f"{_cost(impact)}{error}; {impact.method}"
+    words = _cost(result)
+    if words == "within noise":
+        words = f"{words}: {_amount(impact.value, impact.unit)}"
+    error = f" +- {format_quantity(impact.uncertainty, 'ns')}" if impact.uncertainty else ""
+    second = ""
+    if result.impact_ns_per_s and impact.unit != PER_SECOND:
+        second = f", {_amount(result.impact_ns_per_s, PER_SECOND)}"
+    return f"{words}{error}{second}; {impact.method}"
 
 
 def _grouped(document: Diagnosis, console: Console, status: Status, heading: str) -> None:
@@ -233,6 +243,8 @@ def _grouped(document: Diagnosis, console: Console, status: Status, heading: str
 
 
 def _passes(document: Diagnosis, console: Console) -> None:
+    if not document.counts["pass"]:
+        return
     console.print(Text(f"\nPassed ({document.counts['pass']})", style="bold"))
     for result in document.checks:
         if result.status is Status.PASS:

@@ -10,7 +10,7 @@ import struct
 from typing import Final
 
 MAGIC: Final = b"CFCTLSEG"
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 HEADER_BYTES: Final = 4096
 ALIGNMENT: Final = 64
 NAME_BYTES: Final = 1024
@@ -54,6 +54,8 @@ class FieldType(enum.IntEnum):
     F64 = 3
     HISTOGRAM = 4
     RING = 5
+    # 1 + the bucket of a shard's latest sample, which its histogram does not hold yet; 0 = none.
+    LATEST = 6
 
 
 class MergeRule(enum.IntEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -12,8 +13,9 @@ from cfctl.segment.format import U64_MAX, FieldType, MergeRule
 if TYPE_CHECKING:
     from cfctl.segment.records import Field
 
+_U64: Final = struct.Struct("<Q")
 _SCALARS: Final = {
-    FieldType.U64: struct.Struct("<Q"),
+    FieldType.U64: _U64,
     FieldType.I64: struct.Struct("<q"),
     FieldType.F64: struct.Struct("<d"),
 }
@@ -32,14 +34,18 @@ def merge_values(
     """Return the merged value of each field over the shards' payloads.
 
     Sums are exact integers, however many shards. Without a shard, and for a minimum that no shard
-    has set (UINT64_MAX) or a number that is NaN, the value is None; a histogram is always there.
+    has set (UINT64_MAX) or a number that is NaN, the value is None; a histogram is always there, with
+    each shard's latest sample, which is no value of its own.
     """
-    return {field.name: _merged(field, payloads) for field in fields}
+    return {f.name: _merged(f, fields, payloads) for f in fields if f.type is not FieldType.LATEST}
 
 
-def _merged(field: Field, payloads: Sequence[memoryview]) -> int | float | bytes | None:
+def _merged(
+    field: Field, fields: Sequence[Field], payloads: Sequence[memoryview]
+) -> int | float | bytes | None:
     if field.type is FieldType.HISTOGRAM:
-        return _merged_histogram(field, payloads)
+        latest = [f for f in fields if f.type is FieldType.LATEST and f.parameter == field.offset]
+        return _with_latest(_merged_histogram(field, payloads), latest, payloads)
     if field.type is FieldType.RING:
         return b"".join(_ring_slots(field, payload) for payload in payloads)
     scalar = _SCALARS[field.type]
@@ -48,6 +54,18 @@ def _merged(field: Field, payloads: Sequence[memoryview]) -> int | float | bytes
         values = [value for value in values if value != U64_MAX]
     values = [value for value in values if not math.isnan(value)]
     return _RULES[field.merge](values) if values else None
+
+
+def _with_latest(histogram: bytes, latest: Sequence[Field], payloads: Sequence[memoryview]) -> bytes:
+    """Return a histogram with the sample of each shard that it does not hold yet."""
+    buckets = array("Q", histogram)
+    for field in latest:
+        for payload in payloads:
+            (number,) = _U64.unpack_from(payload, field.offset)
+            # A number beyond the histogram is damage, which shows: the count is of one sample more.
+            if 0 < number <= len(buckets):
+                buckets[number - 1] = min(buckets[number - 1] + 1, U64_MAX)
+    return buckets.tobytes()
 
 
 def _ring_slots(field: Field, payload: memoryview) -> bytes:

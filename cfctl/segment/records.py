@@ -53,7 +53,8 @@ class Field:
     """One field of an entry's shards, as its field table describes it.
 
     `offset` is in the payload; `count` is the number of buckets of a histogram or of records of a
-    ring, else 1; `parameter` a histogram's sub-bucket bits, or the bytes between a ring's records.
+    ring, else 1; `parameter` a histogram's sub-bucket bits, the bytes between a ring's records, or the
+    offset of the histogram that a latest sample belongs to.
     """
 
     name: str

@@ -7,6 +7,7 @@ run, which no recorder can do without.
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import sys
@@ -36,6 +37,7 @@ def run() -> Iterator[Figure]:
         os.environ["CFCTL_SEGMENT_DIR"] = f"{directory}/segments"
         yield from _costs()
         yield _bytes_per_sample()
+        yield _bytes_per_operation()
         yield _quantile_error()
 
 
@@ -103,6 +105,18 @@ def _bytes_per_sample() -> Figure:
     grown = max(0, _resident_bytes() - resident) + len(_native.segment_bytes()) - before
     # A million samples; the interpreter itself and the copies made here may keep a few pages.
     return Figure("memory per sample, after the first", (grown / 1_000_000,), "B", 0.05)
+
+
+def _bytes_per_operation() -> Figure:
+    """What each further operation of a thread takes of the segment."""
+    from cfctl import Profiler, _native
+
+    sizes = []
+    for number in range(20):
+        Profiler().operation(f"sized {number}").record_ticks(1)
+        sizes.append(len(_native.segment_bytes()))
+    grown = tuple((after - before) / 1000 for before, after in itertools.pairwise(sizes))
+    return Figure("memory of an operation on a thread", grown, "KB", 40, "max")
 
 
 def _quantile_error() -> Figure:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import cProfile
-import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import timeit
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 
+from tests.benchmarks import peers
 from tests.benchmarks.figure import Figure
 
 OPERATIONS = 500
 ROUNDS = 9
 CALLS = 20_000
+# Each window sees three readings.
+WINDOW_S, WINDOW_PAIRS = 0.3, 21
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 WRITER = """
@@ -43,7 +44,7 @@ def run() -> Iterator[Figure]:
         yield _report_time(directory)
         yield from _quantile_errors()
         yield _reader_slowdown()
-        yield from _peers()
+        yield from peers.figures()
 
 
 def _report_time(directory: str) -> Figure:
@@ -92,94 +93,34 @@ def _quantile_errors() -> Iterator[Figure]:
 
 
 def _reader_slowdown() -> Figure:
-    """How much longer recording takes while another process reads the segment ten times a second."""
+    """How much longer recording takes while another process reads the segment ten times a second.
+
+    The reader is stopped and continued in turn, so that a change of the machine's speed hits both; whole
+    windows are compared, as the least of many runs would miss just those that a reading falls into.
+    """
     from cfctl import Profiler
 
     operation = Profiler().operation("read from outside")
     timer = timeit.Timer("with operation: pass", globals={"operation": operation})
+    calls = int(WINDOW_S / min(timer.timeit(CALLS) for _ in range(20)) * CALLS)
     command = [
         sys.executable, "-m", "cfctl", "profile", "report", "--live", "--interval", "100ms", "--json", str(os.getpid()),
     ]  # fmt: skip
-    alone, read = [], []
-    for _ in range(ROUNDS):
-        alone.append(min(timer.timeit(CALLS) for _ in range(60)))
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as reader:
-            assert reader.stdout is not None
-            reader.stdout.readline()
-            read.append(min(timer.timeit(CALLS) for _ in range(60)))
-            reader.terminate()
-            reader.stdout.read()
-    slowdown = tuple((b / a - 1) * 100 for a, b in zip(alone, read, strict=True))
-    return Figure("slower while read at 10 Hz", slowdown, "%", 1.0)
+    slowdown = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        reader.stdout.readline()
+        threading.Thread(target=_drain, args=(reader.stdout,), daemon=True).start()
+        for _ in range(WINDOW_PAIRS):
+            read = timer.timeit(calls)
+            reader.send_signal(signal.SIGSTOP)
+            alone = timer.timeit(calls)
+            reader.send_signal(signal.SIGCONT)
+            slowdown.append((read / alone - 1) * 100)
+        reader.terminate()
+    return Figure("slower while read at 10 Hz", tuple(slowdown), "%", 1.0)
 
 
-class _PurePython:
-    """The guide's profiler as one would write it in Python: a histogram per operation, two clock reads."""
-
-    def __init__(self) -> None:
-        self.edges = [1.1**i for i in range(300)]
-        self.buckets = [0] * 301
-        self.count = self.errors = 0
-        self.total = self.largest = 0
-        self.least = 1 << 62
-
-    def record_operation(self, function: Callable[[], Any]) -> Any:
-        start = time.perf_counter_ns()
-        try:
-            return function()
-        except BaseException:
-            self.errors += 1
-            raise
-        finally:
-            spent = time.perf_counter_ns() - start
-            self.count += 1
-            self.total += spent
-            self.least = min(self.least, spent)
-            self.largest = max(self.largest, spent)
-            self.buckets[bisect_left(self.edges, spent)] += 1
-
-
-def _peers() -> Iterator[Figure]:
-    from prometheus_client import CollectorRegistry, Histogram
-
-    from cfctl import Profiler
-
-    def bare() -> None:
+def _drain(stream: IO[bytes]) -> None:
+    while stream.read(1 << 16):
         pass
-
-    ours = Profiler().operation("peer")(bare)
-    pure = _PurePython().record_operation
-    prometheus = Histogram("peer_seconds", "Peer.", registry=CollectorRegistry()).time()(bare)
-    statements: dict[str, Callable[[], Any]] = {
-        "bare": bare, "ours": ours, "pure": lambda: pure(bare), "prometheus": prometheus,
-    }  # fmt: skip
-    best = {name: min(timeit.repeat(call, number=CALLS, repeat=60)) for name, call in statements.items()}
-    profile = cProfile.Profile()
-    profile.enable()
-    best["cProfile"] = min(timeit.repeat(bare, number=CALLS, repeat=60))
-    profile.disable()
-    best |= _optional_peers(bare)
-    net = {name: (seconds - best["bare"]) / CALLS * 1e9 for name, seconds in best.items() if name != "bare"}
-    goals = {"pure": 1 / 20, "cProfile": 1.0, "prometheus": 1.0, "viztracer": 1.0, "opentelemetry": 1.0}
-    for name, goal in goals.items():
-        if name in net:
-            label = f"decorator / {name} [{net['ours']:.0f} / {net[name]:.0f} ns]"
-            yield Figure(label, (net["ours"] / net[name],), "x", goal)
-
-
-def _optional_peers(bare: Callable[[], None]) -> dict[str, float]:
-    """The peers that are installed."""
-    best = {}
-    if importlib.util.find_spec("viztracer"):
-        viztracer = importlib.import_module("viztracer")
-        with viztracer.VizTracer(verbose=0, output_file=str(Path(tempfile.gettempdir()) / "unused.json")):
-            best["viztracer"] = min(timeit.repeat(bare, number=CALLS, repeat=20))
-    if importlib.util.find_spec("opentelemetry.sdk") if importlib.util.find_spec("opentelemetry") else None:
-        tracer = importlib.import_module("opentelemetry.sdk.trace").TracerProvider().get_tracer("peer")
-
-        def spanned() -> None:
-            with tracer.start_as_current_span("peer"):
-                bare()
-
-        best["opentelemetry"] = min(timeit.repeat(spanned, number=CALLS // 10, repeat=20)) * 10
-    return best

@@ -31,7 +31,7 @@ def test_a_target_of_the_project_decides_the_exit_code(
     result = cfctl("check", "--target", "memory", "--json")
     document = json.loads(result.stdout)
     assert (result.returncode, document["verdict"]) == (status, verdict)
-    assert document["results"][0]["target"]["source"].endswith("cfctl.toml")
+    assert document["results"][0]["target"]["source"].endswith("cfctl.toml:1")
 
 
 @pytest.mark.parametrize(("policy", "status"), [("report", 3), ("pass", 0), ("fail", 1)])

@@ -42,6 +42,15 @@ def test_every_check_has_a_page_with_what_it_reads() -> None:
         assert page.reads or elsewhere, page.check.id
 
 
+def test_a_page_says_what_to_do_and_what_it_costs_without_a_host() -> None:
+    (page,) = explained(["THP_ALWAYS"], lambda: MemoryView({}, {})).pages
+    assert page.here.status is Status.UNOBSERVABLE
+    assert page.check.solution == "Use huge pages only where a program asks for them."
+    assert page.check.cost == "the cost of huge_fault less page_fault, ns/page fault"
+    (refused,) = explained(["FD_LIMIT"], lambda: MemoryView({}, {})).pages
+    assert refused.check.cost.startswith("not measured: it does not slow")
+
+
 def test_a_page_names_files_overrides_and_the_finding_here() -> None:
     (page,) = explained(["THP_ALWAYS"], memory_view).pages
     assert page.reads == ("/sys/kernel/mm/transparent_hugepage/enabled",)

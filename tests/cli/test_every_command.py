@@ -46,6 +46,7 @@ ARGUMENTS: dict[str, list[str]] = {
     ],
     "profile import": [str(Path(__file__).parent / "pyperf_result.json")],
     "profile bench": ["--fast", "pass"],
+    "targets validate": [str(Path(__file__).parent / "targets.toml")],
     "top": ["--interval", "1ms"],
     "alloc run": ["--", sys.executable, "-c", "pass"],
     "profile run": ["--", sys.executable, "-c", "pass"],

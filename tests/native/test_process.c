@@ -44,6 +44,7 @@ static struct totals read_totals(void) {
         totals.sum += cf_load_relaxed(&payload->sum);
         for (int i = 0; i < CF_HISTOGRAM_BUCKETS; i++)
             totals.histogram += cf_load_relaxed(&payload->histogram[i]);
+        totals.histogram += cf_load_relaxed(&payload->latest) != 0;
         offset = cf_load_acquire(&shard->next);
     }
     return totals;
@@ -139,7 +140,7 @@ static const void *only_payload(const struct cf_entry *entry) {
 /* Takes a span off the stack with a duration of so many ticks. */
 static void end_after(uint64_t ticks) {
     const struct cf_span *span = &cf_thread.spans[cf_thread.depth - 1];
-    cf_span_end(&cf_thread, span->instrument, span->start_tick + ticks, 0);
+    cf_span_end(&cf_thread, (uint32_t)span->what, span->start_tick + ticks, 0);
 }
 
 static void test_a_parent_knows_the_time_of_its_children_and_edges_are_counted(void) {

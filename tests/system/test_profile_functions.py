@@ -359,3 +359,90 @@ def test_generators_balance_however_they_are_driven(python: str, seed: int, tmp_
     assert found["__main__:body"] + found["__main__:step"] == started
     assert sum(operation["errors"] for operation in report["operations"]) >= failed
     assert (report["samples_lost"], report["problems"]) == (0, [])
+
+
+STRESS = """
+import asyncio, os, sys, threading
+sys.setswitchinterval(1e-5)
+
+def leaf():
+    pass
+
+def fails():
+    leaf()
+    raise KeyError
+
+async def task(depth):
+    leaf()
+    await asyncio.sleep(0)
+    return depth and await task(depth - 1)
+
+def steps(count):
+    for value in range(count):
+        leaf()
+        yield value
+
+def work():
+    for _ in range(2000):
+        leaf()
+        try:
+            fails()
+        except KeyError:
+            pass
+    async def tasks():
+        await asyncio.gather(*[task(3) for _ in range(100)])
+    asyncio.run(tasks())
+    for pair in zip(steps(50), steps(50)):
+        leaf()
+
+threads = [threading.Thread(target=work) for _ in range(6)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+
+def forks():
+    leaf()
+    child = os.fork()
+    if child == 0:
+        leaf()
+        return
+    os.waitpid(child, 0)
+
+forks()
+"""
+
+
+@pytest.mark.parametrize("python", pythons())
+def test_threads_tasks_and_a_fork_under_stress_are_counted_exactly(python: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(STRESS)
+    names = ["leaf", "fails", "task", "steps", "work", "forks"]
+    command = [python, "-W", "ignore", str(tmp_path / "script.py")]
+    ended, report = profile_run(command, *[f"__main__:{n}" for n in names], report=tmp_path / "r.json")
+    assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
+    assert counts(report) == {
+        # Of the second generator of a pair, the last step is not taken.
+        "__main__:leaf": 6 * (2000 + 2000 + 400 + 150) + 2,
+        "__main__:fails": 6 * 2000,
+        "__main__:task": 6 * 400,
+        "__main__:steps": 6 * 2,
+        "__main__:work": 6,
+        # Begun before the fork, and ended on both sides.
+        "__main__:forks": 2,
+    }
+    errors = {operation["name"]: operation["errors"] for operation in report["operations"]}
+    assert sum(errors.values()) == errors["__main__:fails"] == 6 * 2000
+    assert (report["samples_lost"], report["problems"], len(report["processes"])) == (0, [], 2)
+
+
+@pytest.mark.parametrize("python", pythons())
+@pytest.mark.parametrize(("status", "errors"), [("0", 0), ("", 0), ("4", 1)])
+def test_a_program_that_ends_well_by_sys_exit_has_no_error(
+    python: str, status: str, errors: int, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text(f"import sys\ndef main(): sys.exit({status})\nmain()\n")
+    ended, report = profile_run(
+        [python, str(tmp_path / "script.py")], "__main__:main", report=tmp_path / "r.json"
+    )
+    assert ended.returncode == int(status or 0)
+    # The profile function of 3.11 is not told which exception leaves a call.
+    has_monitoring = subprocess.run([python, "-c", "import sys; sys.monitoring"], capture_output=True)
+    assert report["operations"][0]["errors"] == (errors if has_monitoring.returncode == 0 else 1)

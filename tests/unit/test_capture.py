@@ -175,6 +175,8 @@ def test_no_environment_and_no_private_mount_is_captured() -> None:
     assert b"/sys/fs/cgroup" in content
     assert b"secret" not in content
     assert b"alice" not in content
+    assert discreet("proc/42/cmdline", b"/bin/python3\0--password=secret\0") == b"/bin/python3"
+    assert discreet("proc/cmdline", b"quiet splash") == b"quiet splash"
     assert discreet("proc/stat", b"cpu 1") == b"cpu 1"
 
 

@@ -36,7 +36,7 @@ JSON = st.recursive(
 
 def all_results(early: MemoryView, late: MemoryView, pid: int | None) -> list[CheckResult]:
     checks = catalogue()
-    samples = {c.sample: sampled(c.sample, early, pid) for c in checks if c.sample}
+    samples = {sample: sampled(sample, early, pid) for c in checks for sample in c.samples}
     facts = Facts(late, pid, "timer", GOOD, early, samples)
     return [run_check(check, facts) for check in checks]
 

@@ -69,7 +69,7 @@ def run(
     before, now = (
         MemoryView(files, answers, refuse, number) for files, answers in applied(host, base).moments()
     )
-    samples = {check.sample: sampled(check.sample, before, host.pid)} if check.sample else {}
+    samples = {sample: sampled(sample, before, host.pid) for sample in check.samples}
     given = measured or replace(GOOD, **host.measured)
     return run_check(check, Facts(now, host.pid, "timer", given, before, samples))
 
@@ -86,6 +86,7 @@ def test_a_check_says_why_what_when_and_whence(check_id: str) -> None:
     assert check.title
     assert not check.title.endswith(".")
     assert check.why.endswith(".")
+    assert check.solution.endswith(".")
     assert check.threshold.rule
     assert check.threshold.source
 
@@ -181,6 +182,7 @@ def test_captured_measured_checks_are_unobservable_offline(tmp_path: Path) -> No
         "MITIGATIONS_COST",
         "HYPERVISOR_NOISE",
         "GUEST_KICK_COST",
+        "FSYNC_COST",
     }
     assert diagnosis.measurements_reason is not None
     assert diagnosis.measurements_reason.startswith("offline")

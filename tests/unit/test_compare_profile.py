@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from cfctl.compare.bootstrap import Run, difference, ratio_difference, student_quantile
+from cfctl.compare.bootstrap import Run, difference, ratio_difference, runs_needed, student_quantile
 from cfctl.compare.comparison import Comparison, Direction, Threshold
 from cfctl.compare.profile import compare
 from cfctl.errors import InputError
 from cfctl.records import Verdict, to_plain
-from tests.unit.profile_runs import document, side
+from tests.unit.profile_runs import bimodal, document, side, slower_tail
 
 P99 = [Threshold.parse("p99:5%:200ns")]
 
@@ -124,3 +126,42 @@ def test_ratios_of_equal_runs_differ_by_nothing() -> None:
     found = ratio_difference([(5, 1000)] * 5, [(5, 1000)] * 5, 0.95, 1)
     assert found.base == found.new == 0.005
     assert found.interval[0] < 0 < found.interval[1]
+
+
+def rounds(seed: int, count: int, tail_ratio: float = 1.0) -> tuple[list[Any], list[Any]]:
+    """Runs of two sides in rounds: the machine's state of a round is in both of its runs."""
+    random = np.random.default_rng(seed)
+    sides: tuple[list[Any], list[Any]] = ([], [])
+    for _ in range(count):
+        shift = random.lognormal(0.0, 0.15)
+        for runs, ratio in zip(sides, (1.0, tail_ratio), strict=True):
+            values = (bimodal(random, 5_000) * shift * random.lognormal(0.0, 0.01)).astype(np.int64)
+            runs.append(document({"serve": slower_tail(values, ratio)}))
+    return sides
+
+
+def test_what_shifts_the_machine_for_a_round_is_no_noise_of_pairs() -> None:
+    base, new = rounds(1, 10, 1.15)
+    assert verdict(compare(base, new, P99))[0] is Verdict.INCONCLUSIVE
+    assert verdict(compare(base, new, P99, paired=True)) == (Verdict.FAIL, Direction.WORSE)
+
+
+def test_equal_pairs_raise_no_more_alarms_than_promised() -> None:
+    alarms = sum(compare(*rounds(seed, 6), paired=True).verdict is Verdict.FAIL for seed in range(20))
+    assert alarms <= 1
+
+
+def test_an_open_figure_tells_how_many_runs_would_settle_it() -> None:
+    base, new = rounds(1, 10)
+    (change,) = compare(base, new, P99).changes
+    assert change.verdict is Verdict.INCONCLUSIVE
+    # Both sides differ by 15 % from run to run.
+    assert change.runs_needed == pytest.approx((3.24 * 0.15 * 2**0.5 / 0.05) ** 2, rel=0.7)
+
+
+def test_the_runs_needed_are_those_of_the_handbook() -> None:
+    # The handbook's example: a shift of one standard deviation, alpha 5 %, beta 10 %: 11 by the normal
+    # distribution, 13 or 14 by Student's.
+    assert runs_needed(1.0, 1.0, 0.95) in {13, 14}
+    assert runs_needed(0.01, 1.0, 0.95) == 5
+    assert runs_needed(2.0, 0.1, 0.95) == pytest.approx(4203, rel=0.01)

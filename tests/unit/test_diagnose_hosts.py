@@ -88,12 +88,12 @@ def test_json_has_every_field_of_the_documents(tmp_path: Path) -> None:
     assert list(document) == [
         "schema", "version", "verdict", "verdict_reason", "profile", "fail_on", "required", "sysroot", "pid",
         "interval_s", "host", "measurements", "measurements_reason", "counts", "checks",
-        "budget",
+        "budget", "subject", "segments",
     ]  # fmt: skip
     assert list(document["checks"][0]) == [
         "id", "area", "title", "status", "severity", "actor", "description", "why", "solution", "warning",
         "commands", "evidence", "threshold", "privilege", "reason", "impact_ns_per_s",
-        "impact", "verify",
+        "impact", "verify", "impact_is_bound",
     ]  # fmt: skip
 
 

@@ -1,22 +1,43 @@
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from cfctl.diagnose.impact import COSTS, JITTER, PM_QOS, SLACK, TICK, gain_of, time_lost_to
+from cfctl.diagnose.impact import (
+    COSTS,
+    IDLE,
+    JITTER,
+    PM_QOS,
+    SLACK,
+    SOCKET,
+    TICK,
+    WAKEUP,
+    gain_of,
+    time_lost_to,
+)
+from cfctl.diagnose.latency import CpuLatency, UseLatency
 from cfctl.diagnose.loopback import _as_native
 from cfctl.diagnose.measurements import Measurements
 from cfctl.diagnose.probing import LATENCY, ProbePlan, Probes, probe_host
+from cfctl.diagnose.subject import Facts, Host
 from cfctl.errors import InputError, UnobservableError
 from cfctl.host.syscalls import CapturedSyscalls
 from cfctl.probe.attribution import Cause
 from cfctl.probe.distribution import from_native
 from cfctl.probe.scheduling import PmQos
 from cfctl.records import Measurement
+from tests.hosts.fake_host import MemoryView
 
 QUIET = SimpleNamespace(contaminated=False, contamination="waited 0 %")
+
+
+def measured_on(found: Measurements, pid: int | None = None) -> Host:
+    """Return a host without a file, on which something was measured."""
+    return Host(Facts(MemoryView({}, {}), pid, "timer", found))
 
 
 def distribution(ns: int, count: int = 2000) -> Any:
@@ -64,9 +85,25 @@ class Machine:
         self.asked.append(("costs", samples))
         raise UnobservableError("The costs can not be measured.", "One CPU.")
 
+    def loopback(self, duration_ns: int, *, polls: bool = False) -> UseLatency:
+        self.asked.append(("loopback", polls))
+        sample = CpuLatency(None, distribution(20_000 if polls else 60_000), False, "")
+        return UseLatency("network", "UDP", (sample,), False)
+
+    def pause(self, cpus: Any, storage: str | None) -> dict[str, Measurement]:
+        return {"pause": Measurement(11_000.0, "ns", 100.0, 60, "median")}
+
+    def fsync(self, cpus: Any, storage: str | None) -> dict[str, Measurement]:
+        if storage is None:
+            raise UnobservableError("measured only on request: --storage DIR")
+        return {"fsync": Measurement(1e6, "ns"), "fsync_p99": Measurement(3e6, "ns")}
+
     def probes(self) -> Probes:
         syscalls = CapturedSyscalls({"policy": {"0": "OTHER"}})
-        return Probes(cast("Any", self.wakeup), cast("Any", self.jitter), cast("Any", self.costs), syscalls)
+        return Probes(
+            cast("Any", self.wakeup), cast("Any", self.jitter), cast("Any", self.costs), syscalls, self.loopback,
+            {"pause": self.pause, "fsync": self.fsync},
+        )  # fmt: skip
 
     def run(self, use: str, *wanted: str, **more: Any) -> Measurements:
         return probe_host(ProbePlan(use, frozenset(wanted), **more), Measurements(), find=self.probes)
@@ -85,8 +122,8 @@ def test_slack_costs_what_interleaved_runs_differ_by() -> None:
     gain = found.effects["slack"].gain
     assert gain.value == pytest.approx(53_000, rel=0.02)
     assert gain.uncertainty == 0.0
-    assert len(machine.asked) == 10
-    impact = gain_of("slack", SLACK).of(found, "")
+    assert len(machine.asked) == 14
+    impact = gain_of(SLACK).of(measured_on(found))
     assert impact.cost is gain
     assert impact.ns_per_s == pytest.approx(53_000 * 5000, rel=0.02)
 
@@ -95,7 +132,7 @@ def test_a_pm_qos_limit_is_held_only_when_it_is_asked_for() -> None:
     machine = Machine()
     found = machine.run("timer", PM_QOS, SLACK)
     assert not any("pm_qos_us" in more for _, more in machine.asked)
-    assert "--pm-qos 0" in str(gain_of("pm_qos", PM_QOS).of(found, "").cost.reason)
+    assert "--pm-qos 0" in str(gain_of(PM_QOS).of(measured_on(found)).cost.reason)
     found = machine.run("timer", PM_QOS, pm_qos_us=0)
     assert found.effects["pm_qos"].gain.value == pytest.approx(17_000, rel=0.05)
 
@@ -107,13 +144,13 @@ def test_a_busy_loop_serves_as_latency_and_for_the_causes() -> None:
     assert found.latency is not None
     assert found.latency.cpus[0].looked_ns == pytest.approx(0.9e9)
     assert [(lost.cause, lost.ns_per_s) for lost in found.lost] == [("timer tick", 3e6), ("unexplained", 1e6)]
-    assert time_lost_to(*TICK).of(found, "").ns_per_s == 3e6
+    assert time_lost_to(*TICK).of(measured_on(found)).ns_per_s == 3e6
     assert found.lost_ns_per_s() == 4e6
 
 
 def test_a_cause_that_took_no_time_has_no_number() -> None:
     found = Machine().run("timer", JITTER)
-    impact = time_lost_to("page fault").of(found, "")
+    impact = time_lost_to("page fault").of(measured_on(found))
     assert impact.cost.value is None
     assert impact.cost.reason == "the busy loop lost no time to: page fault"
 
@@ -138,3 +175,68 @@ def test_without_the_core_every_probe_has_the_reason() -> None:
 def test_a_duration_too_short_for_any_answer_is_refused() -> None:
     with pytest.raises(InputError, match="duration"):
         Machine().run("timer", LATENCY, duration_ns=1000)
+
+
+def test_a_sleeping_cpu_costs_what_one_kept_awake_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[Any] = []
+
+    @contextlib.contextmanager
+    def kept(cpus: Any) -> Iterator[None]:
+        held.append(cpus)
+        yield
+        held.append(None)
+
+    monkeypatch.setattr("cfctl.diagnose.awake.kept_awake", kept)
+    machine = Machine()
+    usual = machine.wakeup
+
+    def wakeup(*arguments: Any, **more: Any) -> Any:
+        run = usual(*arguments, **more)
+        return wakeup_of(15_000) if held and held[-1] is not None else run
+
+    wakeup_of = globals()["wakeup"]
+    machine.wakeup = wakeup  # type: ignore[method-assign]
+    found = machine.run("timer", IDLE, cpus=(0,))
+    # Beside the wake-up without slack, which would hide it.
+    assert found.effects["idle"].gain.value == pytest.approx(16_000, rel=0.02)
+    assert found.effects["idle"].gain.unit == "ns/wake-up"
+    assert held == [(0,), None] * 7
+    assert "slack" not in found.effects
+
+
+def test_the_wake_up_as_started_has_a_median_and_a_tail() -> None:
+    found = Machine().run("timer", WAKEUP, cpus=(0,))
+    assert found.costs["wakeup"].value == pytest.approx(84_000, rel=0.01)
+    assert found.costs["wakeup_p99"].value == pytest.approx(84_000, rel=0.01)
+    assert found.costs["wakeup_p99"].sample_count == 14_000
+    assert found.effects == {}
+
+
+def test_a_refused_way_to_wake_up_is_the_reason_of_every_effect() -> None:
+    machine = Machine()
+
+    def refuse(*arguments: Any, **more: Any) -> Any:
+        raise UnobservableError("The policy was refused.")
+
+    machine.wakeup = refuse  # type: ignore[method-assign]
+    found = machine.run("timer", SLACK, WAKEUP)
+    assert found.reasons["slack"] == found.reasons["wakeup"] == "The policy was refused."
+    assert gain_of(SLACK).of(measured_on(found)).cost.reason == "The policy was refused."
+
+
+def test_sleeping_in_recv_costs_what_polling_saves() -> None:
+    machine = Machine()
+    found = machine.run("timer", SOCKET, cpus=(0, 1))
+    assert found.effects["socket"].gain.value == pytest.approx(40_000, rel=0.02)
+    assert [polls for _, polls in machine.asked] == [False, True] * 7
+    alone = Machine().run("timer", SOCKET, cpus=(0,))
+    assert alone.effects == {}
+    assert "second CPU" in alone.reasons["socket"]
+
+
+def test_fsync_is_measured_only_where_it_was_asked_for() -> None:
+    found = Machine().run("timer", "fsync", "pause")
+    assert found.costs["pause"].value == 11_000
+    with pytest.raises(UnobservableError, match="--storage DIR"):
+        found.cost_ns("fsync_p99")
+    assert Machine().run("timer", "fsync", storage="/var").cost_ns("fsync_p99") == 3e6

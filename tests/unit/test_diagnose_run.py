@@ -9,6 +9,7 @@ from cfctl.diagnose import engine
 from cfctl.diagnose.advice import Command, Fix, actor_for, addressed
 from cfctl.diagnose.budget import Budget
 from cfctl.diagnose.engine import Issue, Outcome, Pass, check
+from cfctl.diagnose.impact import NOT_YET
 from cfctl.diagnose.record import Actor, Area, CheckResult, Commands, Scope, Status, Threshold
 from cfctl.diagnose.run import Request, diagnose, judged, ranked
 from cfctl.errors import InputError
@@ -107,10 +108,13 @@ def test_who_acts_follows_from_where_the_remedy_lies(
 
 
 def test_a_command_that_this_kernel_does_not_know_is_not_given() -> None:
-    fix = Fix("Do it.", (Command("new", "proc/sys/new"), Command("old", "proc/sys/old"), Command("any")))
+    fix = Fix((Command("new", "proc/sys/new"), Command("old", "proc/sys/old"), Command("any")))
     view = MemoryView({"proc/sys/old": "1"}, {})
-    assert addressed(fix, Actor.YOU, view) == ("Do it.", Commands(("old", "any"), ()))
-    assert addressed(fix, Actor.HOST_OPERATOR, view) == ("ask the host operator: do it (old).", Commands())
+    assert addressed(fix, "Do it.", Actor.YOU, view) == ("Do it.", Commands(("old", "any"), ()))
+    assert addressed(fix, "Do it.", Actor.HOST_OPERATOR, view) == (
+        "ask the host operator: do it (old).",
+        Commands(),
+    )
 
 
 @pytest.fixture
@@ -128,7 +132,16 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_check_that_raises_is_an_error_and_the_others_go_on(tmp_path: Path) -> None:
     engine.every_check.cache_clear()
 
-    @check("BROKEN", "Broken", Severity.LOW, Area.CLOCK, rule="never", source="a test")
+    @check(
+        "BROKEN",
+        "Broken",
+        Severity.LOW,
+        Area.CLOCK,
+        rule="never",
+        source="a test",
+        solution="Stop.",
+        impact=NOT_YET,
+    )
     def broken(host: Host) -> Outcome:
         """It breaks."""
         raise ZeroDivisionError("\x1b[31mred")
@@ -161,10 +174,13 @@ def test_a_cost_comes_from_the_probe_that_measures_it() -> None:
 
 def test_a_cost_that_was_not_measured_is_missing_with_its_reason() -> None:
     live = LiveHost()
-    request = Request(only=("TIMER_SLACK", "DIRTY_LIMITS"), measure=False)
+    request = Request(only=("TIMER_SLACK", "FD_LIMIT"), measure=False)
     diagnosis = diagnose(request, open_view=live.open_view, sleep=live.sleep)
     reasons = {check.id: check.impact.reason for check in diagnosis.checks if check.impact}
-    assert reasons == {"TIMER_SLACK": "not measured", "DIRTY_LIMITS": "no probe measures what it costs"}
+    assert reasons == {
+        "TIMER_SLACK": "not measured",
+        "FD_LIMIT": "it does not slow the program down, it makes it fail",
+    }
 
 
 def test_a_missed_target_fails_and_one_that_can_not_be_judged_is_inconclusive() -> None:
@@ -184,7 +200,17 @@ def test_a_sample_that_raises_is_an_error_of_its_check_only(tmp_path: Path) -> N
     def broken_sample(view: HostView, pid: int | None) -> int:
         raise KeyError("counter")
 
-    @check("BROKEN", "Broken", Severity.LOW, Area.CLOCK, rule="never", source="a test", sample=broken_sample)
+    @check(
+        "BROKEN",
+        "Broken",
+        Severity.LOW,
+        Area.CLOCK,
+        rule="never",
+        source="a test",
+        solution="Stop.",
+        impact=NOT_YET,
+        sample=broken_sample,
+    )
     def broken(host: Host) -> Outcome:
         """It breaks."""
         return Pass(str(host.change(broken_sample)))
@@ -203,7 +229,16 @@ def test_two_checks_can_not_share_an_id() -> None:
             return Pass("fine")
 
         judge.__module__ = module
-        check("TWICE", "Twice", Severity.LOW, Area.CLOCK, rule="never", source="a test")(judge)
+        check(
+            "TWICE",
+            "Twice",
+            Severity.LOW,
+            Area.CLOCK,
+            rule="never",
+            source="a test",
+            solution="Stop.",
+            impact=NOT_YET,
+        )(judge)
 
     register("one")
     with pytest.raises(ValueError, match="two checks are called TWICE"):
@@ -212,11 +247,21 @@ def test_two_checks_can_not_share_an_id() -> None:
 
 @pytest.mark.usefixtures("registered")
 def test_text_of_a_check_can_not_carry_an_escape_sequence() -> None:
-    @check("LOUD", "Loud", Severity.LOW, Area.CLOCK, rule="always", source="a test", scope=Scope.PROCESS)
+    @check(
+        "LOUD",
+        "Loud",
+        Severity.LOW,
+        Area.CLOCK,
+        rule="always",
+        source="a test",
+        solution="Stop.",
+        impact=NOT_YET,
+        scope=Scope.PROCESS,
+    )
     def loud(host: Host) -> Outcome:
         """It shouts."""
         host.saw("name", "\x1b[31mred\x1b]0;title\x07")
-        return Issue("\x1b[2Jcleared", Fix("Stop."))
+        return Issue("\x1b[2Jcleared", Fix())
 
     from cfctl.diagnose.subject import Facts
 
@@ -265,6 +310,20 @@ def test_no_interval_is_waited_for_when_no_counter_is_asked_for() -> None:
     live = LiveHost()
     diagnose(Request(only=("THP_ALWAYS",)), open_view=live.open_view, sleep=live.sleep)
     assert live.slept == []
+
+
+def test_probes_run_only_for_what_is_an_issue_here() -> None:
+    live, asked = LiveHost(), []
+
+    def remember(plan: ProbePlan, measured: Measurements, progress: object) -> Measurements:
+        asked.append(plan.wanted)
+        return measured
+
+    # The guest's timers are slack and its huge pages tame: only the first is worth a probe.
+    request = Request(only=("TIMER_SLACK", "THP_ALWAYS", "NET_BUSY_POLL"), skip=("NET_BUSY_POLL",))
+    found = diagnose(request, open_view=live.open_view, sleep=live.sleep, probe=remember)
+    assert {result.id: result.status for result in found.checks}["THP_ALWAYS"] is Status.PASS
+    assert asked == [{"slack"}]
 
 
 def test_measurements_are_made_only_when_a_check_needs_them() -> None:

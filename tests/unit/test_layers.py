@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"clock"}),
     frozenset({"temporal"}),
     frozenset({"probe", "profile", "alloc", "pool", "bus"}),
-    frozenset({"diagnose", "compare"}),
+    frozenset({"diagnose", "compare", "bench"}),
     frozenset({"monitor"}),
     frozenset({"config", "export", "render"}),
     frozenset({"cli"}),

@@ -57,6 +57,22 @@ def test_the_mode_of_a_directory_that_exists_is_left_alone(tmp_path: Path) -> No
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
+def test_what_a_killed_writer_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    left = {name: tmp_path / name for name in (
+        ".a.json.0123456789ab.tmp", ".a.json.ba9876543210.tmp", ".b.json.0123456789ab.tmp", ".a.json.mine.tmp",
+    )}  # fmt: skip
+    for name, file in left.items():
+        file.write_bytes(b"half")
+        if name != ".a.json.ba9876543210.tmp":
+            os.utime(file, (0, 0))
+    (tmp_path / ".a.json.aaaaaaaaaaaa.tmp").mkdir()
+    paths.write_atomically(tmp_path / "a.json", b"{}")
+    # Neither another file's, nor one that may be being written, nor what has another name.
+    assert sorted(found.name for found in tmp_path.iterdir()) == sorted(
+        [".a.json.aaaaaaaaaaaa.tmp", "a.json", *(left.keys() - {".a.json.0123456789ab.tmp"})]
+    )
+
+
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str

@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import inspect
 import pickle
 import sys
 import threading
+import weakref
 from array import array
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -86,6 +88,84 @@ def test_a_block_is_a_sample_and_nests_in_itself(profiler: Profiler) -> None:
         raise KeyError
     found = recorded(profiler, "block")
     assert (found.count, found.errors) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("exit_", "errors"),
+    [
+        (SystemExit, 0), (SystemExit(None), 0), (SystemExit(0), 0), (SystemExit(False), 0),
+        (SystemExit(3), 1), (SystemExit("a message"), 1), (SystemExit(1 << 80), 1), (SystemExit(0.0), 1),
+        (KeyboardInterrupt, 1),
+    ],
+)  # fmt: skip
+def test_a_program_that_ends_well_inside_of_an_operation_is_no_error(
+    profiler: Profiler, exit_: type[BaseException] | BaseException, errors: int
+) -> None:
+    operation = profiler.operation(f"ends with {exit_!r}")
+
+    @operation
+    def function() -> None:
+        raise exit_
+
+    @operation
+    def generator() -> Iterator[int]:
+        yield 1
+        raise exit_
+
+    @operation
+    async def coroutine() -> None:
+        raise exit_
+
+    def block() -> None:
+        with operation:
+            raise exit_
+
+    def span() -> None:
+        with operation.span():
+            raise exit_
+
+    expected = exit_ if isinstance(exit_, type) else type(exit_)
+    for run in (function, lambda: list(generator()), lambda: coroutine().send(None), block, span):
+        with pytest.raises(expected) as caught:
+            run()
+        assert isinstance(exit_, type) or caught.value is exit_
+    found = recorded(profiler, operation.name)
+    assert (found.count, found.errors) == (5, 5 * errors)
+
+
+def test_a_block_can_be_entered_through_the_class_and_by_an_exit_stack(profiler: Profiler) -> None:
+    operation = profiler.operation("stacked")
+    with contextlib.ExitStack() as stack:
+        assert stack.enter_context(operation) is operation
+        assert Operation.__enter__(operation) is operation
+        Operation.__exit__(operation, None, None, None)
+        stack.enter_context(profiler.operation("stacked too"))
+    stack = contextlib.ExitStack()
+    stack.enter_context(operation)
+    stack.__exit__(KeyError, KeyError(), None)
+    found = recorded(profiler, "stacked")
+    assert (found.count, found.errors) == (3, 1)
+    for arguments in ((), (object(),), (None,)):
+        with pytest.raises(TypeError, match="__enter__"):
+            Operation.__enter__(*arguments)
+    with pytest.raises(TypeError, match="__exit__"):
+        Operation.__dict__.get("__exit__", Operation.__exit__).__get__(object(), object)
+    assert (Operation.__enter__.__name__, Operation.__exit__.__name__) == ("__enter__", "__exit__")
+
+
+def test_an_operation_and_its_kept_methods_are_collected() -> None:
+    from cfctl import _native
+
+    class Weak(_native.Operation):
+        __slots__ = ("__weakref__",)
+
+    operation = Weak("collected")
+    gone = weakref.ref(operation)
+    with operation:
+        pass
+    del operation
+    gc.collect()
+    assert gone() is None
 
 
 def test_record_operation_returns_what_the_function_returns(profiler: Profiler) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import re
 from importlib import import_module
 
 import pytest
@@ -38,10 +39,11 @@ def test_an_exporter_is_named_after_its_format_and_exports(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", all_metrics())
-def test_a_metric_says_what_it_returns_and_in_which_unit(name: str) -> None:
+def test_a_metric_says_what_it_means_and_in_which_unit(name: str) -> None:
     metric = all_metrics()[name]
-    assert metric.meaning.startswith("Return ")
-    assert metric.unit in {"ns", "B", "ratio", "Hz", "1/s"}
+    assert metric.meaning.endswith(".")
+    assert metric.unit in {"ns", "B", "ratio", "1/s", "B/s", "1"}
+    assert re.fullmatch("[a-z][a-z0-9_]*", name)
 
 
 def test_the_built_in_formats_and_metrics_are_there() -> None:

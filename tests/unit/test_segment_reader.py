@@ -69,6 +69,32 @@ def test_shards_are_merged_by_the_rule_of_each_field() -> None:
     assert entry.values["buckets"] == struct.pack("=2Q", 11, 22)
 
 
+def test_a_histogram_is_read_with_each_shards_latest_sample() -> None:
+    latest = 6
+    fields = [
+        ("count", "1", U64, SUM, 0, 1, 0),
+        ("buckets", "ticks", HISTOGRAM, SUM, 8, 3, 7),
+        ("latest", "bucket", latest, SUM, 32, 1, 8),
+    ]
+    builder = SegmentBuilder({"version": 3})
+    shards = [(1, 0, 0, 0, 3), (3, 1, 1, 0, 1), (0, 0, 0, 0, 0), (2, 0, 1, 0, 4)]
+    builder.entry(b"x", [struct.pack("<5Q", *shard) for shard in shards], fields=fields)
+    segment = parse_segment(builder.build())
+    (entry,) = segment.entries
+    # The last shard's number is damage: beyond the histogram.
+    assert entry.values == {"count": 6, "buckets": struct.pack("<3Q", 2, 2, 1)}
+    assert segment.problems == ()
+
+
+def test_a_histogram_that_shares_its_name_is_no_crash() -> None:
+    fields = [
+        ("x", "ticks", HISTOGRAM, SUM, 0, 1, 7), ("x", "1", U64, SUM, 8, 1, 0), ("y", "1", 6, SUM, 16, 1, 0),
+    ]  # fmt: skip
+    builder = SegmentBuilder({"version": 3})
+    builder.entry(b"x", [struct.pack("<3Q", 5, 7, 1)], fields=fields)
+    assert parse_segment(builder.build()).entries[0].values == {"x": 7}
+
+
 def test_a_minimum_that_nothing_has_set_is_none() -> None:
     fields = [("least", "1", U64, MIN, 0, 1, 0), ("nan", "1", F64, SUM, 8, 1, 0)]
     builder = SegmentBuilder()
@@ -105,7 +131,7 @@ def test_owners_and_live_shards_are_counted() -> None:
     [
         ({"magic": b"NOTASEGM"}, "is no segment"),
         ({"magic": bytes(8)}, "not written yet"),
-        ({"version": 3}, "format version 3"),
+        ({"version": 4}, "format version 4"),
         ({"version": 0}, "damaged"),
         ({"header_bytes": 64}, "damaged"),
     ],

@@ -55,14 +55,15 @@ def interpreted(text: str) -> set[str]:
 def document(name: str) -> CheckDocument:
     """Return a document in which every text from outside is `name`."""
     target = Target(name, "memory_rss", Operator.BELOW, 1.0, "B", TargetSeverity.CRITICAL, name)
-    results = (
-        TargetResult(
-            target, Measurement.missing("B", name), name, None, Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE
-        ),
-        TargetResult(target, Measurement(2.0, "B", 0.5), name, None, Verdict.FAIL, Verdict.FAIL),
-        TargetResult(target, Measurement(0.1, "B", 0.5), name, None, Verdict.PASS, Verdict.PASS),
+    results = tuple(
+        TargetResult(target, measured, name, ((name, name),), None, verdict, verdict, target.margin(measured))
+        for measured, verdict in (
+            (Measurement.missing("B", name), Verdict.INCONCLUSIVE),
+            (Measurement(2.0, "B", 0.5), Verdict.FAIL),
+            (Measurement(0.1, "B", 0.5), Verdict.PASS),
+        )
     )
-    return CheckDocument(Verdict.FAIL, InconclusivePolicy.REPORT, results)
+    return CheckDocument(Verdict.FAIL, InconclusivePolicy.REPORT, results, problems=(name,))
 
 
 def test_there_are_500_hostile_strings_and_they_are_hostile() -> None:

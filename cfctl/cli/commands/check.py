@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+import os
+from typing import Annotated, Any
 
 import typer
 
@@ -19,32 +19,21 @@ from cfctl.cli.output import (
     message,
     write_file,
 )
+from cfctl.cli.target_options import TargetOption, TargetsOption, load_targets
 from cfctl.cli.typer_app import command_app
-from cfctl.errors import ConfigError, InputError
+from cfctl.errors import InputError
 from cfctl.units import parse_time_ns
-
-if TYPE_CHECKING:
-    from cfctl.monitor.targets import Target
 
 app = command_app()
 
 
 @app.command()
 def check(
-    targets: Annotated[
-        str | None,
-        typer.Option(
-            "--targets", metavar="FILE", help="TOML file with [targets], instead of the project's and user's."
-        ),
-    ] = None,
-    target: Annotated[
-        list[str] | None, typer.Option("--target", metavar="NAME", help="Check this target only; repeatable.")
-    ] = None,
+    targets: TargetsOption = None,
+    target: TargetOption = None,
     pid: Annotated[
         int | None,
-        typer.Option(
-            "--pid", min=1, metavar="PID", help="Process whose memory is checked; cfctl itself without it."
-        ),
+        typer.Option("--pid", min=1, metavar="PID", help="Process that is checked; cfctl itself without it."),
     ] = None,
     window: Annotated[
         str, typer.Option("--window", metavar="TIME", help="How long CPU time is observed.")
@@ -90,6 +79,8 @@ def check(
     from cfctl.host.fingerprint import fingerprint
     from cfctl.monitor.check import InconclusivePolicy, run_check
     from cfctl.monitor.metric import Subject
+    from cfctl.monitor.segments import live_segments
+    from cfctl.monitor.snapshot import Collector
     from cfctl.render.check import render
 
     policy = inconclusive or config.load().get("check.inconclusive")
@@ -103,9 +94,10 @@ def check(
     result = Output.resolve(format, json, output, unit)
     if junit is not None:
         check_writable(junit)
-    chosen = _targets(targets, target or [])
-    subject = Subject(pid, window_ns, settle)
-    document = run_check(chosen, subject, InconclusivePolicy(policy), host=fingerprint())
+    chosen = load_targets(targets, target or ())
+    collector = Collector(Subject((os.getpid() if pid is None else pid,), settle=settle), live_segments)
+    snapshot = next(collector.snapshots(window_ns / 1e9))
+    document = run_check(chosen, snapshot, InconclusivePolicy(policy), fingerprint())
     result.emit(document, render)
     if junit is not None:
         from cfctl.export.junit import export as export_junit
@@ -117,18 +109,3 @@ def check(
         message(export_github(document).rstrip("\n"))
     codes: dict[Any, ExitCode] = {"pass": ExitCode.OK, "fail": ExitCode.FINDING}
     raise typer.Exit(codes.get(document.verdict, ExitCode.UNMEASURED))
-
-
-def _targets(file: str | None, names: list[str]) -> tuple[Target, ...]:
-    from cfctl.monitor.targets import read_targets, select
-
-    if file is None:
-        tables = [(source, found["targets"]) for source, found in config.load().foreign if "targets" in found]
-    else:
-        table = config.project_table(Path(file))
-        if "targets" not in table:
-            raise ConfigError(
-                f"{file} holds no targets.", "It has no table [targets].", "See: cfctl check --help"
-            )
-        tables = [(file, table["targets"])]
-    return select(read_targets(tables), names)

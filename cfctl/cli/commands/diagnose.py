@@ -71,6 +71,10 @@ def latency(
             "--pm-qos", min=0, metavar="US", help="Measure what holding this PM QoS limit gains, such as 0."
         ),
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", metavar="DIR", help="Measure fsync below DIR (4 KiB a time, 2 s)."),
+    ] = None,
     pid: Annotated[
         int | None, typer.Option("--pid", min=1, metavar="PID", help="Judge this process and its CPUs too.")
     ] = None,
@@ -136,6 +140,7 @@ def latency(
         duration_ns=parse_time_ns(duration, "s"),
         cpus=cpu_list_option(cpus),
         pm_qos_us=pm_qos,
+        storage=storage,
         only=names(only),
         skip=names(skip),
         required=names(require_observable),

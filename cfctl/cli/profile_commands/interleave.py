@@ -40,8 +40,9 @@ def compare(
 ) -> None:
     """Run two commands in turns on this host and compare the operations they record.
 
-    The order changes from round to round, so that what drifts on the host falls on both sides.
-    Each run is one replicate; below five of them nothing is judged. The commands keep their
+    The order changes from round to round, and the two runs of a round are compared with each other, so
+    that what drifts on the host falls on both sides and out of the difference. Below five rounds
+    nothing is judged; where the noise leaves a figure open, the number of rounds it would take is told. The commands keep their
     standard streams; the comparison goes to standard error, or to the file of -o.
 
       cfctl profile compare --interleave 'python old.py' 'python new.py' --fail-on-regression
@@ -62,7 +63,9 @@ def compare(
         message(f"cfctl: run {number} of {2 * rounds}, {'new' if side else 'base'}")
         runs[side].append(_run(commands[side], patterns))
     found = dataclasses.replace(
-        compare_profiles(runs[0], runs[1], thresholds), base=(interleave[0],), new=(interleave[1],)
+        compare_profiles(runs[0], runs[1], thresholds, paired=True),
+        base=(interleave[0],),
+        new=(interleave[1],),
     )
     where.emit(found, render)
     end_with(found, fail_on_regression)

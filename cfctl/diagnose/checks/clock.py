@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cfctl.diagnose.advice import Command, Fix, boot, kernel_parameter, run, write
+from cfctl.diagnose.advice import SYSTEMD, Command, Fix, boot, kernel_parameter, run, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import cost_of
+from cfctl.diagnose.impact import BLINDS, PER_READ, PER_WAKEUP, cost_of, error_of, not_measurable
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.view import UnreadableError, shown
@@ -36,24 +36,23 @@ _STA_UNSYNC: Final = 0x40
     Area.CLOCK,
     rule="clocksource is hpet, acpi_pm, jiffies or pit; medium: a paravirtual clock although tsc is offered",
     source="kernel, Documentation/timers/timekeeping.rst; tuned 2.28",
-    impact=cost_of("monotonic"),
+    solution="Switch the clocksource to tsc.",
+    impact=cost_of("monotonic", PER_READ, less="tick"),
 )
 def clocksource_slow(host: Host) -> Outcome:
     """Every clock read of every program goes through the clocksource. HPET and ACPI PM are device
     reads of about a microsecond that all CPUs share; a paravirtual clock costs more than the TSC."""
     current = host.word(f"{_SOURCES}/current_clocksource")
     offered = host.text(f"{_SOURCES}/available_clocksource").split()
-    switch = write(
-        "Switch the clocksource to tsc.", f"{_SOURCES}/current_clocksource", "tsc", persist="clocksource=tsc"
-    )
+    switch = write(f"{_SOURCES}/current_clocksource", "tsc", persist="clocksource=tsc")
     if current in _SLOW:
         if "tsc" in offered:
             return Issue(f"The clocksource is {current}, although tsc is offered.", switch)
         return Issue(
             f"The clocksource is {current}; the kernel offers no tsc.",
             run(
-                "Find out why the kernel refused the TSC: firmware, or an emulated CPU.",
                 "dmesg | grep -i tsc",
+                solution="Find out why the kernel refused the TSC: firmware, or an emulated CPU.",
             ),
             scope=Scope.MACHINE,
         )
@@ -73,8 +72,9 @@ def clocksource_slow(host: Host) -> Outcome:
     Area.CLOCK,
     rule="median of clock_gettime(CLOCK_MONOTONIC) > 200 ns; 100 to 200 ns is not decided by one run",
     source="measured: 23 ns through the vDSO, 165 ns for a system call",
+    solution="Use a clocksource the vDSO can read, and leave a sandbox that traps system calls.",
+    impact=cost_of("monotonic", PER_READ, less="tick"),
     needs=("measurements",),
-    impact=cost_of("monotonic"),
 )
 def clock_read_cost(host: Host) -> Outcome:
     """A clock read that leaves the vDSO enters the kernel: each timestamp then costs ten times as
@@ -89,7 +89,6 @@ def clock_read_cost(host: Host) -> Outcome:
             f"clock_gettime took {cost:.0f} ns: between 100 and 200 ns one run can not tell"
         )
     fix = Fix(
-        "Use a clocksource the vDSO can read, and leave a sandbox that traps system calls.",
         (Command(f"echo tsc > /{_SOURCES}/current_clocksource", f"{_SOURCES}/current_clocksource"),),
         (kernel_parameter("remove vdso=0"),) if _parameter(host, "vdso") == "0" else (),
     )
@@ -113,6 +112,8 @@ def _is_unsynced(clock: ClockState) -> bool:
     Area.CLOCK,
     rule="adjtimex returns TIME_ERROR or its status has STA_UNSYNC",
     source="adjtimex(2)",
+    solution="Run an NTP or PTP client.",
+    impact=not_measurable("nothing on the host says how far the wall clock is off"),
 )
 def clock_unsynced(host: Host) -> Outcome:
     """Nothing disciplines the wall clock: timestamps of different hosts drift apart, one-way
@@ -120,13 +121,22 @@ def clock_unsynced(host: Host) -> Outcome:
     clock = _discipline(host)
     if not _is_unsynced(clock):
         return Pass(f"synchronised, maximum error {clock.max_error_us} us")
-    start = "systemctl enable --now chronyd" if host.view.exists("run/systemd/system") else "chronyd"
-    solution = "Run an NTP or PTP client"
+    client = "usr/sbin/chronyd"
+    start = (
+        Command("systemctl enable --now chronyd", client)
+        if host.view.exists(SYSTEMD)
+        else Command("chronyd", client)
+    )
+    solution = (
+        "Run an NTP or PTP client"
+        if host.view.exists(client)
+        else "Install and run an NTP or PTP client (chrony)"
+    )
     if host.environment.is_guest and host.view.exists("dev/ptp0"):
         solution += ", with the hypervisor's clock as reference (chrony: refclock PHC /dev/ptp0 poll 2)"
     return Issue(
-        f"The kernel says the wall clock is not synchronised (maximum error {clock.max_error_us} us).",
-        run(f"{solution}.", start),
+        f"The kernel says the wall clock is not synchronised (its bound on the error: {format_quantity(clock.max_error_us * 1e3, 'ns')}).",
+        run(start, solution=f"{solution}."),
     )
 
 
@@ -137,6 +147,8 @@ def clock_unsynced(host: Host) -> Outcome:
     Area.CLOCK,
     rule="synchronised, and adjtimex.maxerror > 1000 us",
     source="judgement",
+    solution="Poll a near NTP server more often (chrony: minpoll 0 maxpoll 2), or use PTP with hardware timestamps.",
+    impact=BLINDS,
 )
 def clock_max_error(host: Host) -> Outcome:
     """Times of two hosts can be compared no better than the sum of their clocks' errors."""
@@ -148,11 +160,12 @@ def clock_max_error(host: Host) -> Outcome:
     return Issue(
         f"The wall clock may be wrong by {clock.max_error_us} us.",
         run(
-            "Poll a near NTP server more often (chrony: minpoll 0 maxpoll 2), or use PTP with hardware "
-            "timestamps.",
             "chronyc tracking",
             "chronyc sources -v",
             privilege=None,
+        ),
+        observed=error_of(
+            clock.max_error_us * 1e3, "timestamp", "the kernel's own bound (adjtimex maxerror)"
         ),
     )
 
@@ -164,6 +177,8 @@ def clock_max_error(host: Host) -> Outcome:
     Area.CLOCK,
     rule="|adjtimex.freq| > 100 ppm, or a tick other than 10000 us",
     source="judgement",
+    solution="Let the NTP client settle, and calibrate against the uncorrected clock.",
+    impact=BLINDS,
 )
 def clock_freq_correction(host: Host) -> Outcome:
     """CLOCK_MONOTONIC runs at the corrected rate: intervals measured with it inherit the
@@ -174,10 +189,12 @@ def clock_freq_correction(host: Host) -> Outcome:
     return Issue(
         f"The rate is corrected by {clock.frequency_ppm:.1f} ppm with a tick of {clock.tick_us} us.",
         run(
-            "Let the NTP client settle, and calibrate against the uncorrected clock.",
             "cfctl calibrate --reference raw",
             "chronyc tracking",
             privilege=None,
+        ),
+        observed=error_of(
+            abs(clock.frequency_ppm) * 1e3, "measured second", "correction in CLOCK_MONOTONIC (adjtimex freq)"
         ),
     )
 
@@ -189,6 +206,8 @@ def clock_freq_correction(host: Host) -> Outcome:
     Area.CLOCK,
     rule="clock_getres(CLOCK_MONOTONIC) > 1 ns, or hres_active is 0",
     source="kernel, Documentation/timers/highres.rst",
+    solution="Use a kernel with CONFIG_HIGH_RES_TIMERS, on a clocksource it accepts.",
+    impact=cost_of("wakeup", PER_WAKEUP, is_bound=True),
 )
 def timer_low_res(host: Host) -> Outcome:
     """Without high-resolution timers every sleep and timeout is rounded up to the next tick: 1 to
@@ -207,9 +226,12 @@ def timer_low_res(host: Host) -> Outcome:
     remove = "highres" in host.parameters()
     return Issue(
         f"The timers' resolution is {format_quantity(resolution, 'ns')}.",
-        boot("Use a kernel with CONFIG_HIGH_RES_TIMERS, started without highres=off.", "remove highres=off")
+        boot(
+            "remove highres=off",
+            solution="Use a kernel with CONFIG_HIGH_RES_TIMERS, started without highres=off.",
+        )
         if remove
-        else Fix("Use a kernel with CONFIG_HIGH_RES_TIMERS, on a clocksource it accepts.", privilege=None),
+        else Fix(privilege=None),
     )
 
 
@@ -220,6 +242,8 @@ def timer_low_res(host: Host) -> Outcome:
     Area.CLOCK,
     rule="a CPU's clock event device is hpet, pit or broadcast",
     source="kernel, Documentation/timers/timekeeping.rst",
+    solution="Enable the CPU's own timer (LAPIC timer, ARAT) in the firmware.",
+    impact=cost_of("wakeup", PER_WAKEUP, is_bound=True),
 )
 def clockevent_device(host: Host) -> Outcome:
     """A CPU without a timer of its own programs a shared device, or is woken by another CPU: every
@@ -238,7 +262,6 @@ def clockevent_device(host: Host) -> Outcome:
         return Pass(f"clock event devices: {', '.join(sorted(set(names)))}")
     parameter = "nolapic_timer" in host.parameters()
     fix = Fix(
-        "Enable the CPU's own timer (LAPIC timer, ARAT) in the firmware.",
         persist=(kernel_parameter("remove nolapic_timer"),) if parameter else (),
     )
     return Issue(

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, boot, kernel_parameter, run, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import PM_QOS, cost_of, gain_of
+from cfctl.diagnose.impact import (
+    IDLE,
+    MIGRATION,
+    PER_MIGRATION,
+    PER_SECOND,
+    SCHEDULED_OUT,
+    SIBLING,
+    cost_of,
+    gain_of,
+    throttled_for_heat,
+    time_lost_to,
+)
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import thermal_throttles
@@ -32,7 +43,8 @@ _EXIT_LIMIT_US: Final = 10
     Area.CPU,
     rule="an enabled idle state has an exit latency > 10 us and above the PM QoS limit",
     source="tuned 2.28 latency-performance: force_latency 1 to 3 us",
-    impact=gain_of("pm_qos", PM_QOS),
+    solution="Disable the deep idle states, or hold /dev/cpu_dma_latency open with 0 in it while the program runs.",
+    impact=gain_of(IDLE),
 )
 def cpu_cstate_deep(host: Host) -> Outcome:
     """Waking from a deep sleep state takes tens to hundreds of microseconds, added to whatever woke
@@ -59,7 +71,6 @@ def cpu_cstate_deep(host: Host) -> Outcome:
     return Issue(
         f"Idle states with an exit latency up to {max(deep.values())} us are enabled.",
         Fix(
-            "Disable the deep idle states, or hold /dev/cpu_dma_latency open with 0 in it while the program runs.",
             tuple(
                 Command(
                     f"echo 1 | tee /{_CPU}/cpu*/cpuidle/state{n}/disable",
@@ -104,7 +115,8 @@ def _resume_limit_us(host: Host, cpu: int) -> float:
     Area.CPU,
     rule="guest_halt_poll_ns is 0 with the haltpoll governor",
     source="kernel, Documentation/virt/guest-halt-polling.rst; measured: wake-up 13-17 us polling, 30 us halting",
-    impact=gain_of("pm_qos", PM_QOS),
+    solution="Let idle CPUs poll before they halt.",
+    impact=gain_of(IDLE),
 )
 def cpu_haltpoll_off(host: Host) -> Outcome:
     """A guest that halts as soon as it is idle leaves the CPU to the hypervisor and needs an exit
@@ -120,7 +132,7 @@ def cpu_haltpoll_off(host: Host) -> Outcome:
         return Pass(f"an idle CPU polls for {poll_ns} ns before it halts")
     return Issue(
         "An idle CPU halts at once: guest_halt_poll_ns is 0.",
-        write("Let idle CPUs poll before they halt.", path, 200_000, "haltpoll.guest_halt_poll_ns=200000"),
+        write(path, 200_000, "haltpoll.guest_halt_poll_ns=200000"),
     )
 
 
@@ -131,6 +143,8 @@ def cpu_haltpoll_off(host: Host) -> Outcome:
     Area.CPU,
     rule="SMT is active and a sibling of a target CPU is online",
     source="tuned 2.28 realtime; Red Hat Enterprise Linux for Real Time, tuning guide",
+    solution="Switch SMT off, or keep the siblings of the target CPUs idle.",
+    impact=cost_of(SIBLING, PER_SECOND, is_bound=True),
     scope=Scope.MACHINE,
 )
 def smt_active(host: Host) -> Outcome:
@@ -150,7 +164,6 @@ def smt_active(host: Host) -> Outcome:
     return Issue(
         f"SMT is on: {len(shared)} cores are shared by two or more threads.",
         write(
-            "Switch SMT off, or keep the siblings of the target CPUs idle.",
             f"{_CPU}/smt/control",
             "off",
             "nosmt",
@@ -165,6 +178,8 @@ def smt_active(host: Host) -> Outcome:
     Area.CPU,
     rule="a thermal throttle counter rises during the interval; low: it rose since boot",
     source="kernel, Documentation/admin-guide/thermal/intel_powerclamp.rst; Intel SDM volume 3, 15.8",
+    solution="Improve cooling, raise the power limit, or limit turbo frequencies.",
+    impact=throttled_for_heat(),
     scope=Scope.MACHINE,
     sample=thermal_throttles,
 )
@@ -172,7 +187,7 @@ def cpu_thermal_throttle(host: Host) -> Outcome:
     """A hot CPU lowers its clock by itself, for milliseconds to seconds."""
     since_boot = sum(host.now(thermal_throttles).values())
     host.saw(f"/{_CPU}/cpu*/thermal_throttle/*_throttle_count", since_boot, f"{since_boot} since boot")
-    fix = Fix("Improve cooling, raise the power limit, or limit turbo frequencies.", privilege=None)
+    fix = Fix(privilege=None)
     if host.has_interval:
         change = host.change(thermal_throttles)
         rise = since_boot - sum(change.before.values())
@@ -190,6 +205,8 @@ def cpu_thermal_throttle(host: Host) -> Outcome:
     Area.CPU,
     rule="a present CPU is not online",
     source="kernel, Documentation/core-api/cpu_hotplug.rst",
+    solution="Switch the CPUs on.",
+    impact=time_lost_to(*SCHEDULED_OUT),
 )
 def cpu_offline(host: Host) -> Outcome:
     """The work of the missing CPUs runs on the others."""
@@ -202,7 +219,6 @@ def cpu_offline(host: Host) -> Outcome:
     return Issue(
         f"CPU {format_cpu_list(off)} is offline.",
         Fix(
-            "Switch the CPUs on.",
             tuple(
                 Command(f"echo 1 > /{_CPU}/cpu{cpu}/online", f"{_CPU}/cpu{cpu}/online") for cpu in off[:16]
             ),
@@ -217,6 +233,8 @@ def cpu_offline(host: Host) -> Outcome:
     Area.CPU,
     rule="fewer than 4 online CPUs",
     source="performance guide: 4 cores or more",
+    solution="Give this system at least 4 CPUs, and isolate none before.",
+    impact=time_lost_to(*SCHEDULED_OUT),
     scope=Scope.MACHINE,
 )
 def cpu_too_few(host: Host) -> Outcome:
@@ -227,7 +245,7 @@ def cpu_too_few(host: Host) -> Outcome:
         return Pass(f"{count} CPUs are online")
     return Issue(
         f"{count} CPUs are online; isolating one would starve the rest.",
-        Fix("Give this system at least 4 CPUs, and isolate none before.", privilege=None),
+        Fix(privilege=None),
     )
 
 
@@ -238,8 +256,9 @@ def cpu_too_few(host: Host) -> Outcome:
     Area.CPU,
     rule="a mitigation is active and a system call costs > 250 ns; medium > 300 ns",
     source="kernel, Documentation/admin-guide/hw-vuln; measured: getppid 165 ns with retpolines",
+    solution="Keep them; only where no other tenant and no foreign code runs, and after review: switch them off.",
+    impact=cost_of("syscall", is_bound=True),
     needs=("measurements",),
-    impact=cost_of("syscall"),
 )
 def mitigations_cost(host: Host) -> Outcome:
     """Guards against speculation attacks run at each entry to the kernel and each indirect call."""
@@ -257,7 +276,6 @@ def mitigations_cost(host: Host) -> Outcome:
     return Issue(
         f"A system call takes {cost:.0f} ns with mitigations for {', '.join(active)}.",
         boot(
-            "Keep them; only where no other tenant and no foreign code runs, and after review: switch them off.",
             "mitigations=off",
             warning="Without mitigations any program on the host may read other programs' memory.",
         ),
@@ -272,6 +290,8 @@ def mitigations_cost(host: Host) -> Outcome:
     Area.CPU,
     rule="cpu_capacity differs among the CPUs the target may run on",
     source="kernel, Documentation/scheduler/sched-capacity.rst",
+    solution="Keep the hot threads on the fast cores.",
+    impact=cost_of(MIGRATION, PER_MIGRATION, is_bound=True),
     scope=Scope.PROCESS,
 )
 def cpu_heterogeneous(host: Host) -> Outcome:
@@ -285,7 +305,6 @@ def cpu_heterogeneous(host: Host) -> Outcome:
     return Issue(
         f"The CPUs' capacities are {', '.join(str(value) for value in sorted(found))}.",
         run(
-            "Keep the hot threads on the fast cores.",
             f"taskset -acp {format_cpu_list(fast)} {pid}",
             privilege=None,
         ),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cfctl.diagnose.advice import Command, Fix
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import OTHER_SIDE, SOFTIRQ, time_lost_to
 from cfctl.diagnose.record import Area
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import link_errors
@@ -52,6 +53,8 @@ def _of_each_link(host: Host, ask: Callable[[str], T]) -> dict[str, T]:
     Area.NETWORK,
     rule="rx-usecs > 10, or adaptive coalescing is on",
     source="ethtool(8), -C; tuned 2.28 network-latency; judgement",
+    solution="Interrupt for each packet where latency matters more than throughput.",
+    impact=OTHER_SIDE,
 )
 def net_coalesce(host: Host) -> Outcome:
     """A received packet waits in the device until the time is over or enough others came."""
@@ -65,7 +68,6 @@ def net_coalesce(host: Host) -> Outcome:
     return Issue(
         f"{', '.join(slow)} may hold packets back.",
         Fix(
-            "Interrupt for each packet where latency matters more than throughput.",
             tuple(Command(f"ethtool -C {link} adaptive-rx off rx-usecs 0") for link in slow),
         ),
     )
@@ -78,6 +80,8 @@ def net_coalesce(host: Host) -> Outcome:
     Area.NETWORK,
     rule="the receive ring is below its maximum, and drops of the link rise during the interval",
     source="ethtool(8), -G; judgement",
+    solution="Lengthen the ring.",
+    impact=OTHER_SIDE,
     sample=link_errors,
 )
 def net_ring(host: Host) -> Outcome:
@@ -96,7 +100,6 @@ def net_ring(host: Host) -> Outcome:
     return Issue(
         f"{', '.join(short)} dropped packets with a ring that could be longer.",
         Fix(
-            "Lengthen the ring.",
             tuple(Command(f"ethtool -G {link} rx {rings[link].rx_max}") for link in short),
         ),
     )
@@ -109,6 +112,8 @@ def net_ring(host: Host) -> Outcome:
     Area.NETWORK,
     rule="napi_defer_hard_irqs or gro_flush_timeout > 0 without busy polling",
     source="kernel, Documentation/networking/napi.rst, software IRQ coalescing",
+    solution="Interrupt at once.",
+    impact=OTHER_SIDE,
 )
 def net_gro_defer(host: Host) -> Outcome:
     """The device's interrupt stays masked until a timer fires; only a program that polls gains."""
@@ -131,7 +136,7 @@ def net_gro_defer(host: Host) -> Outcome:
     ]
     return Issue(
         f"{', '.join(deferred)} defer interrupts, and no socket polls.",
-        Fix("Interrupt at once.", tuple(Command(f"echo 0 > {shown(path)}", path) for path in files)),
+        Fix(tuple(Command(f"echo 0 > {shown(path)}", path) for path in files)),
     )
 
 
@@ -142,6 +147,8 @@ def net_gro_defer(host: Host) -> Outcome:
     Area.NETWORK,
     rule="rps_cpus of a queue includes an isolated CPU",
     source="kernel, Documentation/networking/scaling.rst, RPS",
+    solution="Steer them to the other CPUs.",
+    impact=time_lost_to(*SOFTIRQ),
 )
 def net_rps_on_target(host: Host) -> Outcome:
     """Each packet of the queue interrupts the hot thread for its protocol work."""
@@ -160,7 +167,6 @@ def net_rps_on_target(host: Host) -> Outcome:
     return Issue(
         f"{len(wrong)} queues steer packets to isolated CPU {hit}.",
         Fix(
-            "Steer them to the other CPUs.",
             tuple(Command(f"echo {mask:x} > {shown(p)}", p) for p in wrong[:16]),
         ),
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, write
 from cfctl.diagnose.engine import Issue, Outcome, Pass, check
+from cfctl.diagnose.impact import OF_THE_PROGRAM, PER_PAUSE, cost_of
 from cfctl.diagnose.record import Area, Scope
 from cfctl.host.cpus import format_cpu_list
 from cfctl.records import Severity
@@ -17,10 +18,9 @@ _CPU: Final = "sys/devices/system/cpu"
 _TUNED: Final = "tuned 2.28 latency-performance"
 
 
-def _all_cpus(solution: str, file: str, value: str, *persist: Command) -> Fix:
+def _all_cpus(file: str, value: str, *persist: Command) -> Fix:
     """Return the fix that writes a value for every CPU; needs no tool to be installed."""
     return Fix(
-        solution,
         (Command(f"echo {value} | tee /{_CPU}/cpu*/{file}", f"{_CPU}/cpu0/{file}"),),
         persist or (Command("tuned-adm profile latency-performance"),),
     )
@@ -33,6 +33,8 @@ def _all_cpus(solution: str, file: str, value: str, *persist: Command) -> Fix:
     Area.CPU,
     rule="scaling_governor of a target CPU is not performance; high for a slow governor on acpi-cpufreq",
     source=_TUNED,
+    solution="Set the governor to performance.",
+    impact=cost_of("pause", PER_PAUSE, is_bound=True),
     scope=Scope.MACHINE,
 )
 def cpu_governor(host: Host) -> Outcome:
@@ -46,7 +48,7 @@ def cpu_governor(host: Host) -> Outcome:
     slow = "acpi-cpufreq" in drivers and set(wrong.values()) & {"ondemand", "conservative", "powersave"}
     return Issue(
         f"The governor is {', '.join(sorted(set(wrong.values())))} on CPU {format_cpu_list(wrong)}.",
-        _all_cpus("Set the governor to performance.", "cpufreq/scaling_governor", "performance"),
+        _all_cpus("cpufreq/scaling_governor", "performance"),
         severity=Severity.HIGH if slow else None,
     )
 
@@ -58,6 +60,8 @@ def cpu_governor(host: Host) -> Outcome:
     Area.CPU,
     rule="energy_performance_preference is not performance",
     source=_TUNED,
+    solution="Set the energy preference to performance.",
+    impact=cost_of("pause", PER_PAUSE, is_bound=True),
     scope=Scope.MACHINE,
 )
 def cpu_epp(host: Host) -> Outcome:
@@ -71,7 +75,6 @@ def cpu_epp(host: Host) -> Outcome:
     return Issue(
         f"The energy preference is {', '.join(sorted(set(wrong.values())))} on CPU {format_cpu_list(wrong)}.",
         _all_cpus(
-            "Set the energy preference to performance.",
             "cpufreq/energy_performance_preference",
             "performance",
         ),
@@ -85,6 +88,8 @@ def cpu_epp(host: Host) -> Outcome:
     Area.CPU,
     rule="scaling_max_freq < cpuinfo_max_freq",
     source="kernel, Documentation/admin-guide/pm/cpufreq.rst",
+    solution="Allow the highest frequency.",
+    impact=OF_THE_PROGRAM,
     scope=Scope.MACHINE,
 )
 def cpu_freq_capped(host: Host) -> Outcome:
@@ -97,7 +102,7 @@ def cpu_freq_capped(host: Host) -> Outcome:
     cpu = capped[0]
     return Issue(
         f"CPU {format_cpu_list(capped)} may run at {allowed[cpu] / 1e6:.2f} of {possible[cpu] / 1e6:.2f} GHz.",
-        _all_cpus("Allow the highest frequency.", "cpufreq/scaling_max_freq", str(possible[cpu])),
+        _all_cpus("cpufreq/scaling_max_freq", str(possible[cpu])),
     )
 
 
@@ -108,6 +113,8 @@ def cpu_freq_capped(host: Host) -> Outcome:
     Area.CPU,
     rule="scaling_min_freq < scaling_max_freq, unless the governor is performance",
     source=f"{_TUNED}: min_perf_pct 100",
+    solution="Raise the lowest frequency to the highest.",
+    impact=cost_of("pause", PER_PAUSE, is_bound=True),
     scope=Scope.MACHINE,
 )
 def cpu_freq_floor(host: Host) -> Outcome:
@@ -120,9 +127,7 @@ def cpu_freq_floor(host: Host) -> Outcome:
         return Pass("the frequency does not fall")
     return Issue(
         f"CPU {format_cpu_list(below)} may fall to {low[below[0]] / 1e6:.2f} GHz.",
-        _all_cpus(
-            "Raise the lowest frequency to the highest.", "cpufreq/scaling_min_freq", str(high[below[0]])
-        ),
+        _all_cpus("cpufreq/scaling_min_freq", str(high[below[0]])),
     )
 
 
@@ -133,6 +138,8 @@ def cpu_freq_floor(host: Host) -> Outcome:
     Area.CPU,
     rule="cpufreq/boost is 0 or intel_pstate/no_turbo is 1",
     source=_TUNED,
+    solution="Allow turbo frequencies.",
+    impact=OF_THE_PROGRAM,
     scope=Scope.MACHINE,
 )
 def cpu_boost_off(host: Host) -> Outcome:
@@ -140,7 +147,7 @@ def cpu_boost_off(host: Host) -> Outcome:
     speed."""
     boost, no_turbo = f"{_CPU}/cpufreq/boost", f"{_CPU}/intel_pstate/no_turbo"
     if host.view.exists(no_turbo):
-        off, fix = host.integer(no_turbo) == 1, write("Allow turbo frequencies.", no_turbo, 0)
+        off, fix = host.integer(no_turbo) == 1, write(no_turbo, 0)
     else:
-        off, fix = host.integer(boost) == 0, write("Allow turbo frequencies.", boost, 1)
+        off, fix = host.integer(boost) == 0, write(boost, 1)
     return Issue("Turbo frequencies are off.", fix) if off else Pass("turbo frequencies are allowed")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from cfctl.diagnose.advice import sysctl, write
 from cfctl.diagnose.checks.memory import vmstat_rise
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import HUGE_FAULT, OF_THE_PROGRAM, PER_FAULT, cost_of, waiting_for
 from cfctl.diagnose.record import Area
 from cfctl.host.counters import vmstat
 from cfctl.host.processes import status_integer
@@ -27,6 +28,8 @@ _KIB: Final = 1024
     Area.MEMORY,
     rule="transparent_hugepage/enabled is always",
     source="tuned 2.28 network-latency: never",
+    solution="Use huge pages only where a program asks for them.",
+    impact=cost_of(HUGE_FAULT, PER_FAULT, less="page_fault"),
 )
 def thp_always(host: Host) -> Outcome:
     """A page fault may clear or assemble 2 MiB instead of 4 KiB, and khugepaged copies memory under
@@ -35,7 +38,7 @@ def thp_always(host: Host) -> Outcome:
         return Pass("huge pages only where a program asks for them")
     return Issue(
         "Huge pages are used everywhere.",
-        write("Use huge pages only where a program asks for them.", f"{_THP}/enabled", "madvise",
+        write(f"{_THP}/enabled", "madvise",
               "transparent_hugepage=madvise"),
     )  # fmt: skip
 
@@ -47,6 +50,8 @@ def thp_always(host: Host) -> Outcome:
     Area.MEMORY,
     rule="transparent_hugepage/defrag is always; medium: defer+madvise with huge pages always on",
     source="kernel, Documentation/admin-guide/mm/transhuge.rst",
+    solution="Compact in the background only.",
+    impact=cost_of(HUGE_FAULT, PER_FAULT, less="page_fault"),
 )
 def thp_defrag(host: Host) -> Outcome:
     """The fault compacts memory itself until a huge page is free: milliseconds."""
@@ -58,7 +63,7 @@ def thp_defrag(host: Host) -> Outcome:
         return Pass(f"defrag {mode}, huge pages {enabled}")
     return Issue(
         f"Page faults compact memory: defrag is {mode}.",
-        write("Compact in the background only.", f"{_THP}/defrag", "defer"),
+        write(f"{_THP}/defrag", "defer"),
         severity=Severity.MEDIUM if mode == "defer+madvise" else None,
     )
 
@@ -70,6 +75,8 @@ def thp_defrag(host: Host) -> Outcome:
     Area.MEMORY,
     rule="thp_collapse_alloc rises during the interval",
     source="kernel, Documentation/admin-guide/mm/transhuge.rst",
+    solution="Stop khugepaged from compacting.",
+    impact=waiting_for("memory"),
     sample=vmstat,
 )
 def khugepaged(host: Host) -> Outcome:
@@ -79,7 +86,7 @@ def khugepaged(host: Host) -> Outcome:
         return Pass("no pages were collapsed")
     return Issue(
         f"{rise} huge pages were assembled during the interval.",
-        write("Stop khugepaged from compacting.", f"{_THP}/khugepaged/defrag", 0),
+        write(f"{_THP}/khugepaged/defrag", 0),
     )
 
 
@@ -90,6 +97,8 @@ def khugepaged(host: Host) -> Outcome:
     Area.MEMORY,
     rule="vm.compaction_proactiveness > 0 with reserved huge pages or huge pages always on",
     source="kernel, Documentation/admin-guide/sysctl/vm.rst, compaction_proactiveness",
+    solution="Compact on demand only.",
+    impact=waiting_for("memory"),
 )
 def compaction_proactive(host: Host) -> Outcome:
     """Pages are moved in the background; a program that touches one waits."""
@@ -104,7 +113,7 @@ def compaction_proactive(host: Host) -> Outcome:
         return Pass("no huge pages in use, so that nothing is compacted for them")
     return Issue(
         f"compaction_proactiveness is {level} and huge pages are in use.",
-        sysctl("Compact on demand only.", "vm.compaction_proactiveness", 0),
+        sysctl("vm.compaction_proactiveness", 0),
     )
 
 
@@ -115,6 +124,8 @@ def compaction_proactive(host: Host) -> Outcome:
     Area.MEMORY,
     rule="no huge pages reserved and the target's RSS > 256 MiB",
     source="judgement",
+    solution="Reserve huge pages for it.",
+    impact=OF_THE_PROGRAM,
     needs=("pid",),
 )
 def hugepages_none(host: Host) -> Outcome:
@@ -131,5 +142,5 @@ def hugepages_none(host: Host) -> Outcome:
         return Pass(f"{reserved} huge pages are reserved")
     return Issue(
         f"The target uses {format_quantity(rss, 'B')} in small pages.",
-        sysctl("Reserve huge pages for it.", "vm.nr_hugepages", -(-rss // (2 << 20))),
+        sysctl("vm.nr_hugepages", -(-rss // (2 << 20))),
     )

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cfctl.diagnose.advice import Command, Fix, run, sysctl, write
+from cfctl.diagnose.advice import SYSTEMD, Command, Fix, run, sysctl, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import DEVICE_IRQ, IPI, SOFTIRQ, time_lost_to
+from cfctl.diagnose.impact import (
+    DEVICE_IRQ,
+    IPI,
+    NOT_YET,
+    SOFTIRQ,
+    TOO_RARE,
+    not_measurable,
+    observed,
+    time_lost_to,
+)
 from cfctl.diagnose.record import Area, Scope
 from cfctl.host.counters import USER_HZ, InterruptRow, cpu_times, interrupts, readable
 from cfctl.host.cpus import format_cpu_list
@@ -39,8 +48,9 @@ def _rates(before: _Table, after: _Table, seconds: float, names: list[str]) -> d
     Area.INTERRUPTS,
     rule="a device interrupt fires on an isolated CPU, or on a target's CPU when it is pinned",
     source="kernel, Documentation/core-api/irq/irq-affinity.rst; tuned 2.28 realtime",
-    sample=interrupts,
+    solution="Move the interrupts to other CPUs (managed ones refuse: give their device fewer queues).",
     impact=time_lost_to(*DEVICE_IRQ),
+    sample=interrupts,
 )
 def irq_on_target_cpu(host: Host) -> Outcome:
     """Each device interrupt takes the CPU from the running thread for 2 to 30 us and leaves cold
@@ -67,7 +77,6 @@ def irq_on_target_cpu(host: Host) -> Outcome:
     return Issue(
         f"{len(hits)} device interrupts fire on CPU {format_cpu_list(hot)}, most often {worst}: {hits[worst]:.0f}/s.",
         Fix(
-            "Move the interrupts to other CPUs (managed ones refuse: give their device fewer queues).",
             tuple(
                 Command(f"echo {keep} > /proc/irq/{n}/smp_affinity_list", f"proc/irq/{n}")
                 for n in list(hits)[:8]
@@ -84,6 +93,8 @@ def irq_on_target_cpu(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="default_smp_affinity includes an isolated CPU",
     source="kernel, Documentation/core-api/irq/irq-affinity.rst",
+    solution="Send new interrupts to the other CPUs.",
+    impact=NOT_YET,
 )
 def irq_default_affinity(host: Host) -> Outcome:
     """A device that is added later interrupts the isolated CPUs."""
@@ -98,7 +109,6 @@ def irq_default_affinity(host: Host) -> Outcome:
     return Issue(
         f"New interrupts may go to isolated CPU {format_cpu_list(both)}.",
         write(
-            "Send new interrupts to the other CPUs.",
             path,
             f"{mask:x}",
             "irqaffinity=" + format_cpu_list(set(host.online()) - set(isolated)),
@@ -113,6 +123,8 @@ def irq_default_affinity(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="irqbalance runs with isolated CPUs and no IRQBALANCE_BANNED_CPULIST",
     source="irqbalance(1); tuned 2.28 cpu-partitioning",
+    solution="Stop irqbalance, or ban the isolated CPUs.",
+    impact=time_lost_to(*DEVICE_IRQ),
 )
 def irqbalance(host: Host) -> Outcome:
     """It spreads interrupts over all CPUs it does not know to be reserved."""
@@ -132,8 +144,7 @@ def irqbalance(host: Host) -> Outcome:
     return Issue(
         f"irqbalance runs without a ban on isolated CPU {format_cpu_list(isolated)}.",
         run(
-            "Stop irqbalance, or ban the isolated CPUs.",
-            "systemctl disable --now irqbalance",
+            Command("systemctl disable --now irqbalance", SYSTEMD),
             persist=(
                 f"echo 'IRQBALANCE_BANNED_CPULIST={format_cpu_list(isolated)}' >> /etc/default/irqbalance",
             ),
@@ -148,8 +159,9 @@ def irqbalance(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="device interrupts > 5000/s on a target CPU, high > 50 000/s",
     source="judgement",
-    sample=interrupts,
+    solution="Coalesce interrupts, spread queues, or move the interrupts to other CPUs.",
     impact=time_lost_to(*DEVICE_IRQ),
+    sample=interrupts,
 )
 def irq_rate(host: Host) -> Outcome:
     """At that rate the CPU is interrupted again before its caches are warm."""
@@ -163,7 +175,7 @@ def irq_rate(host: Host) -> Outcome:
         return Pass(f"at most {rate:.0f} device interrupts a second on a target CPU")
     return Issue(
         f"{rate:.0f} device interrupts a second on CPU {worst}.",
-        Fix("Coalesce interrupts, spread queues, or move the interrupts to other CPUs.", privilege=None),
+        Fix(privilege=None),
         severity=Severity.HIGH if rate > 50_000 else None,
     )
 
@@ -175,8 +187,9 @@ def irq_rate(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="softirq time > 5 % of a target CPU",
     source="judgement",
-    sample=cpu_times,
+    solution="Move packet work to other CPUs (RPS), or into a thread (echo 1 > /sys/class/net/LINK/threaded).",
     impact=time_lost_to(*SOFTIRQ),
+    sample=cpu_times,
 )
 def softirq_load(host: Host) -> Outcome:
     """Network and timer work of the kernel runs before the thread goes on."""
@@ -191,13 +204,12 @@ def softirq_load(host: Host) -> Outcome:
     share = host.saw(f"/proc/stat softirq of CPU {worst}", round(shares.get(worst, 0.0), 4))
     if share <= 0.05:
         return Pass(f"about {share:.1%} of a target CPU at most")
-    threaded = (
-        "Move packet work to other CPUs (RPS), or into a thread (echo 1 > /sys/class/net/LINK/threaded)."
-    )
     return Issue(
         f"Soft interrupts took at least {share:.1%} of CPU {worst}.",
-        Fix(threaded, privilege=None),
-        impact_ns_per_s=share * 1e9,
+        Fix(privilege=None),
+        observed=observed(
+            share * 1e9, "/proc/stat softirq, counted in whole ticks of 10 ms: at least", 1e7 / change.seconds
+        ),
     )
 
 
@@ -208,9 +220,10 @@ def softirq_load(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="rescheduling, call or TLB interrupts > 1000/s on a target CPU",
     source="judgement",
+    solution="Avoid munmap, madvise and mprotect in the hot process: prefault, mlock, MALLOC_ARENA_MAX=1; or split it into processes.",
+    impact=time_lost_to(*IPI),
     scope=Scope.PROCESS,
     sample=interrupts,
-    impact=time_lost_to(*IPI),
 )
 def ipi_storm(host: Host) -> Outcome:
     """Another thread of the process that unmaps or protects memory interrupts every CPU that runs
@@ -231,8 +244,6 @@ def ipi_storm(host: Host) -> Outcome:
     return Issue(
         f"{rate:.0f} {name} interrupts a second on CPU {cpu}.",
         Fix(
-            "Avoid munmap, madvise and mprotect in the hot process: prefault, mlock, MALLOC_ARENA_MAX=1; or "
-            "split it into processes.",
             privilege=None,
         ),
     )
@@ -245,6 +256,8 @@ def ipi_storm(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="MCE exceptions since boot, or thermal, threshold or APIC errors during the interval",
     source="kernel, Documentation/arch/x86/x86_64/machinecheck.rst",
+    solution="Find the failing part.",
+    impact=TOO_RARE,
     scope=Scope.MACHINE,
     sample=interrupts,
 )
@@ -263,7 +276,7 @@ def hw_errors(host: Host) -> Outcome:
         return Pass(f"no rise of {', '.join(names)}")
     return Issue(
         f"The hardware reported {', '.join(f'{name} {count}' for name, count in found.items())}.",
-        run("Find the failing part.", "ras-mc-ctl --summary", "dmesg | grep -i -e mce -e 'hardware error'"),
+        run("ras-mc-ctl --summary", "dmesg | grep -i -e mce -e 'hardware error'"),
     )
 
 
@@ -274,6 +287,8 @@ def hw_errors(host: Host) -> Outcome:
     Area.INTERRUPTS,
     rule="NMI > 1/s on a target CPU",
     source="judgement",
+    solution="Stop the profiler, or switch the watchdog off.",
+    impact=not_measurable("the causes of gaps do not tell an NMI"),
     sample=interrupts,
 )
 def nmi_rate(host: Host) -> Outcome:
@@ -287,10 +302,8 @@ def nmi_rate(host: Host) -> Outcome:
     if rate <= 1:
         return Pass(f"{rate:.1f} NMI a second")
     watchdog = readable(host.view, "proc/sys/kernel/nmi_watchdog")
-    fix = Fix("Stop the profiler.", privilege=None)
+    fix = Fix(privilege=None, solution="Stop the profiler.")
     return Issue(
         f"{rate:.1f} NMI a second on a target CPU.",
-        sysctl("Stop the profiler, or switch the watchdog off.", "kernel.nmi_watchdog", 0)
-        if watchdog
-        else fix,
+        sysctl("kernel.nmi_watchdog", 0) if watchdog else fix,
     )

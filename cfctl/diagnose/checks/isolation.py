@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Fix, boot, kernel_parameter, sysctl, write
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import SCHEDULED_OUT, TICK, time_lost_to
+from cfctl.diagnose.impact import (
+    PER_SWITCH,
+    PER_WAKEUP,
+    SCHEDULED_OUT,
+    SOFTIRQ,
+    TICK,
+    TOO_RARE,
+    cost_of,
+    time_lost_to,
+)
 from cfctl.diagnose.record import Actor, Area
 from cfctl.errors import UnobservableError
 from cfctl.host.cpus import format_cpu_list, parse_cpu_list
@@ -38,6 +47,7 @@ def _candidates(host: Host) -> str:
     Area.SCHEDULER,
     rule="no isolated CPU; low with fewer than 4 CPUs",
     source=f"{_REALTIME}; kernel, Documentation/admin-guide/kernel-parameters.txt, isolcpus",
+    solution="Keep CPUs for the hot threads.",
     impact=time_lost_to(*SCHEDULED_OUT),
 )
 def cpu_not_isolated(host: Host) -> Outcome:
@@ -54,9 +64,9 @@ def cpu_not_isolated(host: Host) -> Outcome:
         )
     few = host.cpu_count() < 4
     fix = (
-        Fix("Isolate CPUs only on a machine with at least 4.", privilege=None)
+        Fix(privilege=None, solution="Isolate CPUs only on a machine with at least 4.")
         if few
-        else boot("Keep CPUs for the hot threads.", f"isolcpus=managed_irq,domain,{_candidates(host)}")
+        else boot(f"isolcpus=managed_irq,domain,{_candidates(host)}")
     )
     return Issue(
         f"None of {host.cpu_count()} CPUs is isolated.",
@@ -74,6 +84,7 @@ def cpu_not_isolated(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="no nohz_full CPU; low with fewer than 4 CPUs",
     source="kernel, Documentation/timers/no_hz.rst; measured: 251 ticks/s, median 20 us each",
+    solution="Stop the tick on the CPUs of the hot threads.",
     impact=time_lost_to(*TICK),
 )
 def nohz_full_off(host: Host) -> Outcome:
@@ -82,7 +93,6 @@ def nohz_full_off(host: Host) -> Outcome:
     path = f"{_CPU}/nohz_full"
     few = Severity.LOW if host.cpu_count() < 4 else None
     enable = boot(
-        "Stop the tick on the CPUs of the hot threads.",
         f"nohz_full={_candidates(host)} rcu_nocbs={_candidates(host)}",
     )
     try:
@@ -97,7 +107,7 @@ def nohz_full_off(host: Host) -> Outcome:
             raise
         return Issue(
             "The kernel was built without CONFIG_NO_HZ_FULL.",
-            Fix("Use a kernel built with CONFIG_NO_HZ_FULL.", privilege=None),
+            Fix(privilege=None, solution="Use a kernel built with CONFIG_NO_HZ_FULL."),
             severity=few,
         )
     if cpus:
@@ -112,6 +122,8 @@ def nohz_full_off(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="an isolated CPU is in neither rcu_nocbs nor nohz_full",
     source="kernel, Documentation/RCU/Design; kernel-parameters.txt, rcu_nocbs",
+    solution="Move the callbacks to other CPUs.",
+    impact=time_lost_to(*SOFTIRQ),
 )
 def rcu_nocbs_off(host: Host) -> Outcome:
     """Work deferred by the kernel (RCU callbacks) runs on the CPU that queued it, after an
@@ -133,7 +145,7 @@ def rcu_nocbs_off(host: Host) -> Outcome:
         return Pass("callbacks of isolated CPUs run elsewhere")
     return Issue(
         f"RCU callbacks run on isolated CPU {exposed}.",
-        boot("Move the callbacks to other CPUs.", f"rcu_nocbs={format_cpu_list(isolated)}"),
+        boot(f"rcu_nocbs={format_cpu_list(isolated)}"),
     )
 
 
@@ -144,6 +156,8 @@ def rcu_nocbs_off(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="the mask of unbound workqueues includes an isolated CPU",
     source="tuned 2.28 cpu-partitioning; kernel, Documentation/core-api/workqueue.rst",
+    solution="Restrict unbound work to the other CPUs.",
+    impact=time_lost_to(*SCHEDULED_OUT),
 )
 def workqueue_mask(host: Host) -> Outcome:
     """Unbound kernel work, write-back among it, is put on any CPU of the mask."""
@@ -157,7 +171,7 @@ def workqueue_mask(host: Host) -> Outcome:
     allowed = sum(1 << cpu for cpu in set(host.online()) - set(isolated))
     return Issue(
         f"Kernel work may run on isolated CPU {both}.",
-        write("Restrict unbound work to the other CPUs.", path, f"{allowed:x}"),
+        write(path, f"{allowed:x}"),
     )
 
 
@@ -168,6 +182,8 @@ def workqueue_mask(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.nmi_watchdog is 1",
     source=f"{_REALTIME}; kernel, Documentation/admin-guide/lockup-watchdogs.rst",
+    solution="Switch it off.",
+    impact=TOO_RARE,
 )
 def watchdog_nmi(host: Host) -> Outcome:
     """A performance counter raises a non-maskable interrupt on each CPU every few seconds, and is
@@ -176,7 +192,7 @@ def watchdog_nmi(host: Host) -> Outcome:
         return Pass("no hard-lockup watchdog")
     return Issue(
         "The hard-lockup watchdog is on.",
-        sysctl("Switch it off.", "kernel.nmi_watchdog", 0, "A hard lockup is then not detected."),
+        sysctl("kernel.nmi_watchdog", 0, "A hard lockup is then not detected."),
     )
 
 
@@ -187,6 +203,8 @@ def watchdog_nmi(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.watchdog is 1 and its mask covers isolated CPUs, or target CPUs where none is isolated",
     source="kernel, Documentation/admin-guide/lockup-watchdogs.rst",
+    solution="Keep the watchdog off the hot CPUs.",
+    impact=cost_of("context_switch", PER_SWITCH),
 )
 def watchdog_soft(host: Host) -> Outcome:
     """A timer and a stopper thread run on each CPU of the mask every few seconds, before everything
@@ -201,8 +219,21 @@ def watchdog_soft(host: Host) -> Outcome:
     keep = _housekeeping(host, isolated) if isolated else "0"
     return Issue(
         f"The watchdog runs on CPU {format_cpu_list(hit)}.",
-        sysctl("Keep the watchdog off the hot CPUs.", "kernel.watchdog_cpumask", keep),
+        sysctl("kernel.watchdog_cpumask", keep),
+        events_per_s=_watchdog_switches(host),
     )
+
+
+def _watchdog_switches(host: Host) -> float | None:
+    """Return how often a second the watchdog switches a CPU to its thread and back; None when it is not known.
+
+    Source: kernel, Documentation/admin-guide/lockup-watchdogs.rst: it runs every 2/5 of watchdog_thresh.
+    """
+    try:
+        threshold_s = host.sysctl("kernel.watchdog_thresh")
+    except UnreadableError:
+        return None
+    return 2 / (0.4 * threshold_s) if threshold_s > 0 else None
 
 
 @check(
@@ -212,6 +243,8 @@ def watchdog_soft(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="more than 16 CPUs without skew_tick=1",
     source=f"{_REALTIME}; kernel-parameters.txt, skew_tick",
+    solution="Spread the ticks.",
+    impact=time_lost_to(*TICK),
 )
 def skew_tick(host: Host) -> Outcome:
     """Ticks of many CPUs contend for the same locks when they come together."""
@@ -220,7 +253,7 @@ def skew_tick(host: Host) -> Outcome:
     value = host.saw("/proc/cmdline skew_tick", host.parameters().get("skew_tick", ""))
     if value == "1":
         return Pass("ticks are spread")
-    return Issue(f"{host.cpu_count()} CPUs tick together.", boot("Spread the ticks.", "skew_tick=1"))
+    return Issue(f"{host.cpu_count()} CPUs tick together.", boot("skew_tick=1"))
 
 
 @check(
@@ -230,6 +263,8 @@ def skew_tick(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="PROVE_LOCKING, KASAN, DEBUG_PREEMPT or SLUB_DEBUG_ON is set",
     source="kernel, lib/Kconfig.debug",
+    solution="Use a production kernel.",
+    impact=cost_of("syscall", is_bound=True),
 )
 def kernel_debug_build(host: Host) -> Outcome:
     """Lock and memory checkers slow every kernel operation down by a factor."""
@@ -239,9 +274,7 @@ def kernel_debug_build(host: Host) -> Outcome:
     host.saw("kernel build options", found, ", ".join(f"{name}={options.get(name, 'n')}" for name in names))
     if not found:
         return Pass("no debug options")
-    return Issue(
-        f"The kernel was built with {', '.join(found)}.", Fix("Use a production kernel.", privilege=None)
-    )
+    return Issue(f"The kernel was built with {', '.join(found)}.", Fix(privilege=None))
 
 
 @check(
@@ -251,6 +284,8 @@ def kernel_debug_build(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="CONFIG_HZ < 1000 without high-resolution timers",
     source="kernel, kernel/Kconfig.hz",
+    solution="Use a kernel with CONFIG_HIGH_RES_TIMERS.",
+    impact=cost_of("wakeup", PER_WAKEUP, is_bound=True),
 )
 def kernel_hz(host: Host) -> Outcome:
     """Without high-resolution timers a sleep ends with a tick; with them fewer ticks are better."""
@@ -264,5 +299,5 @@ def kernel_hz(host: Host) -> Outcome:
         return Pass(f"{hz} ticks a second")
     return Issue(
         f"The kernel ticks {hz} times a second, and timers wait for it.",
-        Fix("Use a kernel with CONFIG_HIGH_RES_TIMERS.", persist=(kernel_parameter("remove highres=off"),)),
+        Fix(persist=(kernel_parameter("remove highres=off"),)),
     )

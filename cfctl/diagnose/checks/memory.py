@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run, sysctl, write
 from cfctl.diagnose.engine import Issue, Outcome, Pass, check
+from cfctl.diagnose.impact import PER_FAULT, PER_SWITCH, cost_of, waiting_for
 from cfctl.diagnose.record import Area, Scope
 from cfctl.host.counters import meminfo_kib, pressure, vmstat
 from cfctl.host.view import Lack, UnreadableError
@@ -51,6 +52,8 @@ def vmstat_rise(host: Host, change: Change[dict[str, int]], *names: str) -> int:
     Area.MEMORY,
     rule="pswpin or pswpout rises during the interval",
     source="judgement",
+    solution="Add memory, lock the hot program's memory (mlockall), or switch swap off.",
+    impact=waiting_for("memory"),
     sample=vmstat,
 )
 def swap_activity(host: Host) -> Outcome:
@@ -60,7 +63,7 @@ def swap_activity(host: Host) -> Outcome:
         return Pass("no page was swapped")
     return Issue(
         f"{rise} pages were swapped during the interval.",
-        run("Add memory, lock the hot program's memory (mlockall), or switch swap off.", "swapoff -a"),
+        run("swapoff -a"),
     )
 
 
@@ -71,6 +74,8 @@ def swap_activity(host: Host) -> Outcome:
     Area.MEMORY,
     rule="a swap device is active; medium with vm.swappiness > 10",
     source="tuned 2.28 latency-performance: swappiness 10",
+    solution="Swap less eagerly, or not at all (swapoff -a).",
+    impact=waiting_for("memory"),
 )
 def swap_present(host: Host) -> Outcome:
     """Memory that was not used for a while may be on a disk when it is needed."""
@@ -85,7 +90,7 @@ def swap_present(host: Host) -> Outcome:
     compressed = all("zram" in name for name in names)
     return Issue(
         f"{len(names)} swap devices are active with swappiness {swappiness}.",
-        sysctl("Swap less eagerly, or not at all (swapoff -a).", "vm.swappiness", 10),
+        sysctl("vm.swappiness", 10),
         severity=Severity.MEDIUM if swappiness > 10 and not compressed else None,
     )
 
@@ -97,6 +102,8 @@ def swap_present(host: Host) -> Outcome:
     Area.MEMORY,
     rule="allocstall or compact_stall rises during the interval",
     source="kernel, Documentation/admin-guide/sysctl/vm.rst, min_free_kbytes and watermark_scale_factor",
+    solution="Let the kernel start reclaiming earlier, in the background.",
+    impact=waiting_for("memory"),
     sample=vmstat,
 )
 def direct_reclaim(host: Host) -> Outcome:
@@ -106,9 +113,7 @@ def direct_reclaim(host: Host) -> Outcome:
         return Pass("no allocation had to reclaim memory")
     return Issue(
         f"{rise} allocations reclaimed memory during the interval.",
-        sysctl(
-            "Let the kernel start reclaiming earlier, in the background.", "vm.watermark_scale_factor", 200
-        ),
+        sysctl("vm.watermark_scale_factor", 200),
     )
 
 
@@ -119,6 +124,8 @@ def direct_reclaim(host: Host) -> Outcome:
     Area.MEMORY,
     rule="vm.min_free_kbytes < 0.5 % of the memory",
     source="judgement; kernel, Documentation/admin-guide/sysctl/vm.rst",
+    solution="Keep 1 % of the memory free.",
+    impact=waiting_for("memory"),
 )
 def min_free_kbytes(host: Host) -> Outcome:
     """A burst of allocations uses the reserve up before the background reclaim has freed more."""
@@ -128,7 +135,7 @@ def min_free_kbytes(host: Host) -> Outcome:
         return Pass(f"{reserve / total:.2%} of the memory is kept free")
     return Issue(
         f"{reserve / total:.2%} of the memory is kept free.",
-        sysctl("Keep 1 % of the memory free.", "vm.min_free_kbytes", total // 100 // _KIB),
+        sysctl("vm.min_free_kbytes", total // 100 // _KIB),
     )
 
 
@@ -139,14 +146,14 @@ def min_free_kbytes(host: Host) -> Outcome:
     Area.MEMORY,
     rule="vm.zone_reclaim_mode is not 0",
     source="kernel, Documentation/admin-guide/sysctl/vm.rst",
+    solution="Switch it off.",
+    impact=waiting_for("memory"),
 )
 def zone_reclaim(host: Host) -> Outcome:
     """An allocation frees pages of the local node although another node has free ones."""
     if host.sysctl("vm.zone_reclaim_mode") == 0:
         return Pass("no reclaim by zone")
-    return Issue(
-        "Allocations reclaim within their node.", sysctl("Switch it off.", "vm.zone_reclaim_mode", 0)
-    )
+    return Issue("Allocations reclaim within their node.", sysctl("vm.zone_reclaim_mode", 0))
 
 
 @check(
@@ -156,6 +163,9 @@ def zone_reclaim(host: Host) -> Outcome:
     Area.MEMORY,
     rule="ksm/run is 1",
     source="kernel, Documentation/admin-guide/mm/ksm.rst",
+    solution="Stop, and split what was merged.",
+    impact=cost_of("page_fault", PER_FAULT),
+    sample=vmstat,
 )
 def ksm_run(host: Host) -> Outcome:
     """A write to a merged page faults and copies it; the scanner takes a CPU."""
@@ -165,7 +175,8 @@ def ksm_run(host: Host) -> Outcome:
         return Pass(f"pages are not merged{note}")
     return Issue(
         "The kernel merges equal pages.",
-        write("Stop, and split what was merged.", "sys/kernel/mm/ksm/run", 2),
+        write("sys/kernel/mm/ksm/run", 2),
+        events_per_s=host.rate(vmstat, lambda counters: counters.get("cow_ksm", 0)),
     )
 
 
@@ -176,13 +187,20 @@ def ksm_run(host: Host) -> Outcome:
     Area.MEMORY,
     rule="vm.stat_interval < 10",
     source="tuned 2.28 realtime: 10",
+    solution="Gather them every 10 s.",
+    impact=cost_of("context_switch", PER_SWITCH),
 )
 def vm_stat_interval(host: Host) -> Outcome:
     """A kernel worker interrupts each CPU for it."""
     seconds = host.sysctl("vm.stat_interval")
     if seconds >= 10:
         return Pass(f"every {seconds} s")
-    return Issue(f"Every {seconds} s.", sysctl("Gather them every 10 s.", "vm.stat_interval", 10))
+    return Issue(
+        f"Statistics are gathered every {seconds} s.",
+        sysctl("vm.stat_interval", 10),
+        # To the worker and back; what it does comes on top.
+        events_per_s=2 / max(seconds, 1),
+    )
 
 
 @check(
@@ -192,6 +210,8 @@ def vm_stat_interval(host: Host) -> Outcome:
     Area.MEMORY,
     rule="the dirty limit > 1 GiB, medium > 4 GiB",
     source="judgement; tuned 2.28 latency-performance: 10 %",
+    solution="Write back earlier and in smaller pieces.",
+    impact=waiting_for("io"),
 )
 def dirty_limits(host: Host) -> Outcome:
     """Once the limit is reached every writer is stopped while gigabytes go to the disk: seconds."""
@@ -201,10 +221,10 @@ def dirty_limits(host: Host) -> Outcome:
     shown = format_quantity(limit, "B")
     if limit <= _GIB:
         return Pass(f"writers are stopped at {shown} of dirty data")
-    fix = sysctl("Write back earlier and in smaller pieces.", "vm.dirty_background_bytes", 64 << 20)
+    fix = sysctl("vm.dirty_background_bytes", 64 << 20)
     return Issue(
         f"Up to {shown} may be dirty before writers are stopped.",
-        fix.and_also(sysctl("", "vm.dirty_bytes", 256 << 20)),
+        fix.and_also(sysctl("vm.dirty_bytes", 256 << 20)),
         severity=Severity.MEDIUM if limit > 4 * _GIB else None,
     )
 
@@ -216,6 +236,8 @@ def dirty_limits(host: Host) -> Outcome:
     Area.MEMORY,
     rule="oom_kill > 0 since boot; high when it rises during the interval",
     source="kernel, Documentation/admin-guide/mm/concepts.rst, OOM killer",
+    solution="Add memory, or raise the memory limit of what was killed.",
+    impact=waiting_for("memory"),
     sample=vmstat,
 )
 def oom_kills(host: Host) -> Outcome:
@@ -227,9 +249,8 @@ def oom_kills(host: Host) -> Outcome:
     if count == 0:
         return Pass("none since boot")
     return Issue(
-        f"{count} processes were killed since boot.",
+        f"{count} process{' was' if count == 1 else 'es were'} killed since boot.",
         Fix(
-            "Add memory, or raise the memory limit of what was killed.",
             (Command("dmesg | grep -i 'killed process'"),),
         ),
         severity=_rising(host, "oom_kill"),
@@ -250,6 +271,8 @@ def _rising(host: Host, name: str) -> Severity | None:
     Area.MEMORY,
     rule="PSI memory some avg10 > 0.1 %; high when full > 0",
     source="judgement; kernel, Documentation/accounting/psi.rst",
+    solution="Add memory, or lower what others may use.",
+    impact=waiting_for("memory"),
 )
 def memory_pressure(host: Host) -> Outcome:
     """Tasks stand still while pages are reclaimed or read back."""
@@ -259,9 +282,8 @@ def memory_pressure(host: Host) -> Outcome:
         return Pass(f"{found.some_avg10:.2f} % of the last 10 s")
     return Issue(
         f"In {found.some_avg10:.2f} % of the last 10 s a task waited for memory.",
-        Fix("Add memory, or lower what others may use.", privilege=None),
+        Fix(privilege=None),
         severity=Severity.HIGH if found.full_avg10 else None,
-        impact_ns_per_s=found.some_avg10 * 1e7,
     )
 
 
@@ -272,6 +294,8 @@ def memory_pressure(host: Host) -> Outcome:
     Area.MEMORY,
     rule="available < 10 % of the memory; high < 5 %",
     source="judgement",
+    solution="Add memory, or stop what uses it.",
+    impact=waiting_for("memory"),
 )
 def memory_low(host: Host) -> Outcome:
     """Soon allocations will wait for reclaim."""
@@ -284,7 +308,6 @@ def memory_low(host: Host) -> Outcome:
     return Issue(
         f"{share:.1%} of {format_quantity(total, 'B')} is available.",
         Fix(
-            "Add memory, or stop what uses it.",
             (Command("ps -eo rss,pid,comm --sort=-rss | head"),),
             privilege=None,
         ),
@@ -299,6 +322,8 @@ def memory_low(host: Host) -> Outcome:
     Area.MEMORY,
     rule="MemTotal < 8 GB less what the kernel takes at boot (5 %)",
     source="performance guide: 8 GB or more",
+    solution="Give this system 8 GB or more.",
+    impact=waiting_for("memory"),
     scope=Scope.MACHINE,
 )
 def ram_size(host: Host) -> Outcome:
@@ -306,6 +331,4 @@ def ram_size(host: Host) -> Outcome:
     total = _meminfo(host, "MemTotal")
     if total >= 0.95 * 8e9:
         return Pass(format_quantity(total, "B"))
-    return Issue(
-        f"The memory is {format_quantity(total, 'B')}.", Fix("Give this system 8 GB or more.", privilege=None)
-    )
+    return Issue(f"The memory is {format_quantity(total, 'B')}.", Fix(privilege=None))

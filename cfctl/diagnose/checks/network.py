@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cfctl.diagnose.advice import Command, Fix, sysctl
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import NOT_YET, OTHER_SIDE, SOCKET, SOFTIRQ, gain_of, time_lost_to
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import link_errors, protocols, softnet
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     Area.NETWORK,
     rule="net.core.busy_read or net.core.busy_poll is 0",
     source="tuned 2.28 network-latency: 50",
+    solution="Let sockets poll for 50 us.",
+    impact=gain_of(SOCKET),
 )
 def net_busy_poll(host: Host) -> Outcome:
     """A receiver sleeps until an interrupt, a soft interrupt and the scheduler have run; polling
@@ -31,8 +34,8 @@ def net_busy_poll(host: Host) -> Outcome:
     read, poll = host.sysctl("net.core.busy_read"), host.sysctl("net.core.busy_poll")
     if read > 0 and poll > 0:
         return Pass(f"sockets poll for {min(read, poll)} us")
-    fix = sysctl("Let sockets poll for 50 us.", "net.core.busy_read", 50)
-    return Issue("Sockets do not poll.", fix.and_also(sysctl("", "net.core.busy_poll", 50)))
+    fix = sysctl("net.core.busy_read", 50)
+    return Issue("Sockets do not poll.", fix.and_also(sysctl("net.core.busy_poll", 50)))
 
 
 @check(
@@ -42,6 +45,8 @@ def net_busy_poll(host: Host) -> Outcome:
     Area.NETWORK,
     rule="column 2 of softnet_stat rises during the interval",
     source="kernel, Documentation/admin-guide/sysctl/net.rst, netdev_max_backlog",
+    solution="Lengthen the backlog.",
+    impact=OTHER_SIDE,
     sample=softnet,
 )
 def net_softnet_drop(host: Host) -> Outcome:
@@ -53,7 +58,7 @@ def net_softnet_drop(host: Host) -> Outcome:
         return Pass("no packet was dropped")
     return Issue(
         f"{rise} packets were dropped in {change.seconds:.1f} s.",
-        sysctl("Lengthen the backlog.", "net.core.netdev_max_backlog", 10_000),
+        sysctl("net.core.netdev_max_backlog", 10_000),
     )
 
 
@@ -64,6 +69,8 @@ def net_softnet_drop(host: Host) -> Outcome:
     Area.NETWORK,
     rule="column 3 of softnet_stat rises during the interval",
     source="kernel, Documentation/admin-guide/sysctl/net.rst, netdev_budget",
+    solution="Raise the budget.",
+    impact=time_lost_to(*SOFTIRQ),
     sample=softnet,
 )
 def net_time_squeeze(host: Host) -> Outcome:
@@ -75,7 +82,7 @@ def net_time_squeeze(host: Host) -> Outcome:
         return Pass("the budget sufficed")
     return Issue(
         f"The budget ran out {rise} times in {change.seconds:.1f} s.",
-        sysctl("Raise the budget.", "net.core.netdev_budget", 600),
+        sysctl("net.core.netdev_budget", 600),
     )
 
 
@@ -99,6 +106,8 @@ def _rises(host: Host, protocol: str, *names: str) -> tuple[dict[str, int], floa
     Area.NETWORK,
     rule="receive or send errors > 0.01 % of the datagrams received during the interval",
     source="performance guide: 0.01 %",
+    solution="Allow larger buffers, and set SO_RCVBUF in the program.",
+    impact=OTHER_SIDE,
     sample=protocols,
 )
 def net_udp_drops(host: Host) -> Outcome:
@@ -112,7 +121,7 @@ def net_udp_drops(host: Host) -> Outcome:
         return Pass(f"{share:.4%} of the datagrams")
     return Issue(
         f"{lost} datagrams were lost in {seconds:.1f} s, {share:.2%}.",
-        sysctl("Allow larger buffers, and set SO_RCVBUF in the program.", "net.core.rmem_max", 16 << 20),
+        sysctl("net.core.rmem_max", 16 << 20),
     )
 
 
@@ -123,6 +132,8 @@ def net_udp_drops(host: Host) -> Outcome:
     Area.NETWORK,
     rule="RetransSegs > 0.1 % of OutSegs during the interval",
     source="judgement",
+    solution="Look for a full link, a bad cable or a small ring.",
+    impact=OTHER_SIDE,
     sample=protocols,
 )
 def net_tcp_retrans(host: Host) -> Outcome:
@@ -133,7 +144,7 @@ def net_tcp_retrans(host: Host) -> Outcome:
         return Pass(f"{again} of {sent} segments")
     return Issue(
         f"{again} of {sent} segments were sent again in {seconds:.1f} s.",
-        Fix("Look for a full link, a bad cable or a small ring.", (Command("ss -ti"), Command("nstat -az TcpRetransSegs")),
+        Fix((Command("ss -ti"), Command("nstat -az TcpRetransSegs")),
             privilege=None),
     )  # fmt: skip
 
@@ -145,6 +156,8 @@ def net_tcp_retrans(host: Host) -> Outcome:
     Area.NETWORK,
     rule="net.core.rmem_max or wmem_max < 4 MiB",
     source="judgement",
+    solution="Allow buffers of 16 MiB.",
+    impact=NOT_YET,
 )
 def net_sockbuf(host: Host) -> Outcome:
     """A burst overflows the buffer while the program is busy."""
@@ -152,9 +165,9 @@ def net_sockbuf(host: Host) -> Outcome:
     small = [name for name, size in sizes.items() if size < 4 << 20]
     if not small:
         return Pass(format_quantity(min(sizes.values()), "B"))
-    fix = sysctl("Allow buffers of 16 MiB.", small[0], 16 << 20)
+    fix = sysctl(small[0], 16 << 20)
     for name in small[1:]:
-        fix = fix.and_also(sysctl("", name, 16 << 20))
+        fix = fix.and_also(sysctl(name, 16 << 20))
     return Issue(f"{' and '.join(small)} allow {format_quantity(min(sizes.values()), 'B')}.", fix)
 
 
@@ -165,6 +178,8 @@ def net_sockbuf(host: Host) -> Outcome:
     Area.NETWORK,
     rule="net.ipv4.tcp_slow_start_after_idle is 1",
     source="kernel, Documentation/networking/ip-sysctl.rst",
+    solution="Keep the window.",
+    impact=OTHER_SIDE,
 )
 def net_tcp_idle_restart(host: Host) -> Outcome:
     """After a pause a connection sends a few segments only and waits for their acknowledgement."""
@@ -172,7 +187,7 @@ def net_tcp_idle_restart(host: Host) -> Outcome:
         return Pass("connections keep their window")
     return Issue(
         "Connections lose their window when idle.",
-        sysctl("Keep the window.", "net.ipv4.tcp_slow_start_after_idle", 0),
+        sysctl("net.ipv4.tcp_slow_start_after_idle", 0),
     )
 
 
@@ -183,6 +198,8 @@ def net_tcp_idle_restart(host: Host) -> Outcome:
     Area.NETWORK,
     rule="an error or drop counter of a link rises during the interval",
     source="kernel, Documentation/networking/statistics.rst",
+    solution="Check cable, driver and ring size.",
+    impact=OTHER_SIDE,
     scope=Scope.MACHINE,
     sample=link_errors,
 )
@@ -207,7 +224,6 @@ def net_link_errors(host: Host) -> Outcome:
     return Issue(
         f"Rising: {', '.join(f'{name} +{rise}' for name, rise in found.items())}.",
         Fix(
-            "Check cable, driver and ring size.",
             (Command(f"ethtool -S {next(iter(found)).split()[0]}"),),
             privilege=None,
         ),
@@ -221,6 +237,8 @@ def net_link_errors(host: Host) -> Outcome:
     Area.NETWORK,
     rule="speed < 1000 Mbit/s",
     source="performance guide: 1 Gbit/s",
+    solution="Check cable, switch port and negotiation.",
+    impact=OTHER_SIDE,
     scope=Scope.MACHINE,
 )
 def net_link_speed(host: Host) -> Outcome:
@@ -244,7 +262,6 @@ def net_link_speed(host: Host) -> Outcome:
     return Issue(
         f"{', '.join(f'{link} runs at {speed} Mbit/s' for link, speed in slow.items())}.",
         Fix(
-            "Check cable, switch port and negotiation.",
             (Command(f"ethtool {next(iter(slow))}"),),
             privilege=None,
         ),

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import DEVICE_IRQ, SCHEDULED_OUT, TICK, time_lost_to
+from cfctl.diagnose.impact import (
+    DEVICE_IRQ,
+    OF_THE_PROGRAM,
+    PER_FAULT,
+    PER_LINE,
+    SCHEDULED_OUT,
+    SLACK,
+    TICK,
+    cost_of,
+    gain_of,
+    time_lost_to,
+)
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.cgroup import groups
@@ -36,8 +47,9 @@ _DISK_IRQ: Final = re.compile(r"nvme|ahci|scsi|megasas|mpt\ds|virtio\d+-req|xen-
     Area.SCHEDULER,
     rule="local timer interrupts > 10/s on a nohz_full CPU",
     source="kernel, Documentation/timers/no_hz.rst; judgement",
-    sample=interrupts,
+    solution="Leave one runnable thread on the CPU, and switch its deadline server off.",
     impact=time_lost_to(*TICK),
+    sample=interrupts,
 )
 def tick_on_isolated(host: Host) -> Outcome:
     """A second runnable task, a POSIX CPU timer or a deadline server keeps the tick alive, which
@@ -64,7 +76,6 @@ def tick_on_isolated(host: Host) -> Outcome:
     return Issue(
         f"{rate:.0f} ticks a second on CPU {worst}, which is nohz_full.",
         Fix(
-            "Leave one runnable thread on the CPU, and switch its deadline server off.",
             (Command(f"ps -eLo psr,pid,tid,stat,comm | grep '^ *{worst} '"),
              Command(f"echo 0 > /sys/kernel/debug/sched/fair_server/cpu{worst}/runtime",
                      f"sys/kernel/debug/sched/fair_server/cpu{worst}/runtime")),
@@ -79,6 +90,7 @@ def tick_on_isolated(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="a runnable task that may run elsewhere is on an isolated CPU",
     source="kernel, Documentation/admin-guide/kernel-per-CPU-kthreads.rst",
+    solution="Move them to the other CPUs.",
     impact=time_lost_to(*SCHEDULED_OUT),
 )
 def isolated_intruders(host: Host) -> Outcome:
@@ -107,7 +119,7 @@ def isolated_intruders(host: Host) -> Outcome:
     keep = format_cpu_list(set(host.online()) - isolated) or "0"
     return Issue(
         f"On isolated CPUs run: {', '.join(found[:4])}.",
-        run("Move them to the other CPUs.", *(f"taskset -cp {keep} {n.split()[0]}" for n in found[:8])),
+        run(*(f"taskset -cp {keep} {n.split()[0]}" for n in found[:8])),
     )
 
 
@@ -136,6 +148,8 @@ def _intruder(view: HostView, path: str, isolated: set[int]) -> str:
     Area.SCHEDULER,
     rule="cpu.rt_runtime_us of the own group is 0",
     source="kernel, Documentation/scheduler/sched-rt-group.rst; moby#22380",
+    solution="Give the group a budget (docker: --cpu-rt-runtime=950000).",
+    impact=gain_of(SLACK),
 )
 def rt_group_budget(host: Host) -> Outcome:
     """Setting a real-time policy fails with EPERM whatever the privileges."""
@@ -149,7 +163,6 @@ def rt_group_budget(host: Host) -> Outcome:
     return Issue(
         "The group's real-time budget is 0.",
         Fix(
-            "Give the group a budget (docker: --cpu-rt-runtime=950000).",
             (Command(f"echo 950000 > /{path}", path),),
         ),
         scope=Scope.MACHINE if host.environment.is_container else Scope.PROCESS,
@@ -163,6 +176,8 @@ def rt_group_budget(host: Host) -> Outcome:
     Area.CPU,
     rule="the CPUs the target may run on have more than one last-level cache",
     source="kernel, Documentation/admin-guide/cputopology.rst; judgement",
+    solution="Keep threads that talk on CPUs of one cache.",
+    impact=cost_of("cache_line_far", PER_LINE, less="cache_line_near"),
     scope=Scope.PROCESS,
 )
 def cache_domain_split(host: Host) -> Outcome:
@@ -176,7 +191,7 @@ def cache_domain_split(host: Host) -> Outcome:
     pid = "PID" if host.pid is None else str(host.pid)
     return Issue(
         f"The CPUs lie in {len(mine)} last-level caches.",
-        run("Keep threads that talk on CPUs of one cache.", f"taskset -acp {format_cpu_list(mine[0])} {pid}",
+        run(f"taskset -acp {format_cpu_list(mine[0])} {pid}",
             privilege=None),
     )  # fmt: skip
 
@@ -188,6 +203,8 @@ def cache_domain_split(host: Host) -> Outcome:
     Area.MEMORY,
     rule="> 10 % of the target's pages are on nodes without a CPU of the target",
     source="judgement; numa(7)",
+    solution="Start it with its memory on its node, or move the pages.",
+    impact=OF_THE_PROGRAM,
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -216,8 +233,7 @@ def numa_remote(host: Host) -> Outcome:
     node = min(near, default=0)
     return Issue(
         f"{share:.0%} of its {total} pages are remote.",
-        run("Start it with its memory on its node, or move the pages.",
-            f"migratepages {pid} all {node}", persist=(f"numactl --cpunodebind={node} --membind={node} PROGRAM",)),
+        run(f"migratepages {pid} all {node}", persist=(f"numactl --cpunodebind={node} --membind={node} PROGRAM",)),
     )  # fmt: skip
 
 
@@ -228,6 +244,8 @@ def numa_remote(host: Host) -> Outcome:
     Area.PROCESS,
     rule="the target locks memory, and its environment sets no trim threshold",
     source="mallopt(3), M_TRIM_THRESHOLD",
+    solution="Start it with trimming off.",
+    impact=cost_of("page_fault", PER_FAULT),
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -244,7 +262,7 @@ def malloc_tunables(host: Host) -> Outcome:
         return NotApplicable("its memory is not locked (NOT_MLOCKED)")
     return Issue(
         "Its memory is locked, and the allocator trims as usual.",
-        run("Start it with trimming off.", persist=("MALLOC_TRIM_THRESHOLD_=-1 MALLOC_MMAP_MAX_=0 PROGRAM",),
+        run(persist=("MALLOC_TRIM_THRESHOLD_=-1 MALLOC_MMAP_MAX_=0 PROGRAM",),
             privilege=None),
     )  # fmt: skip
 
@@ -256,8 +274,9 @@ def malloc_tunables(host: Host) -> Outcome:
     Area.STORAGE,
     rule="a disk's interrupt fires on an isolated CPU, or on a target's CPU when it is pinned",
     source="kernel, Documentation/core-api/irq/irq-affinity.rst",
-    sample=interrupts,
+    solution="Move them, and log to memory (tmpfs) in hot programs.",
     impact=time_lost_to(*DEVICE_IRQ),
+    sample=interrupts,
 )
 def log_on_hot_cpu(host: Host) -> Outcome:
     """Every block that any program writes, a log line too, comes back as an interrupt there."""
@@ -279,7 +298,6 @@ def log_on_hot_cpu(host: Host) -> Outcome:
     return Issue(
         f"Disk interrupts {', '.join(hits)} fire on CPU {format_cpu_list(hot)}.",
         Fix(
-            "Move them, and log to memory (tmpfs) in hot programs.",
             tuple(
                 Command(f"echo {keep} > /proc/irq/{n}/smp_affinity_list", f"proc/irq/{n}")
                 for n in list(hits)[:8]

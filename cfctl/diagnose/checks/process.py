@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cfctl.diagnose.advice import Command, Fix, run, sysctl
+from cfctl.diagnose.advice import Command, Fix, in_unit, run, sysctl
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import (
+    BLINDS,
+    OF_THE_PROGRAM,
+    PER_FAULT,
+    REFUSES,
+    SCHEDULED_OUT,
+    cost_of,
+    time_lost_to,
+    waiting_for,
+)
 from cfctl.diagnose.record import Area, Scope
 from cfctl.host.processes import process_counters, status_integer
 from cfctl.host.syscalls import CAP_IPC_LOCK, CAP_SYS_NICE, UNLIMITED
@@ -19,8 +29,8 @@ _KIB: Final = 1024
 _LIMITS_FILE: Final = "/etc/security/limits.d/90-cfctl.conf"
 
 
-def _raise_limit(solution: str, item: str, value: str) -> Fix:
-    return Fix(solution, persist=(Command(f"echo '* - {item} {value}' >> {_LIMITS_FILE}"),))
+def _raise_limit(item: str, value: str) -> Fix:
+    return Fix(persist=(Command(f"echo '* - {item} {value}' >> {_LIMITS_FILE}"),))
 
 
 @check(
@@ -30,6 +40,8 @@ def _raise_limit(solution: str, item: str, value: str) -> Fix:
     Area.MEMORY,
     rule="RLIMIT_MEMLOCK < 64 MiB without CAP_IPC_LOCK",
     source="judgement",
+    solution="Allow it (systemd: LimitMEMLOCK=infinity; docker: --ulimit memlock=-1).",
+    impact=cost_of("page_fault", PER_FAULT),
     scope=Scope.PROCESS,
 )
 def memlock_limit(host: Host) -> Outcome:
@@ -41,9 +53,7 @@ def memlock_limit(host: Host) -> Outcome:
         return Pass("CAP_IPC_LOCK")
     return Issue(
         f"Only {format_quantity(limit, 'B')} may be locked.",
-        _raise_limit(
-            "Allow it (systemd: LimitMEMLOCK=infinity; docker: --ulimit memlock=-1).", "memlock", "unlimited"
-        ),
+        _raise_limit("memlock", "unlimited"),
     )
 
 
@@ -54,6 +64,8 @@ def memlock_limit(host: Host) -> Outcome:
     Area.PROCESS,
     rule="soft RLIMIT_NOFILE < 65536",
     source="judgement",
+    solution="Allow more (systemd: LimitNOFILE=1048576).",
+    impact=REFUSES,
     scope=Scope.PROCESS,
 )
 def fd_limit(host: Host) -> Outcome:
@@ -63,7 +75,7 @@ def fd_limit(host: Host) -> Outcome:
         return Pass("unlimited" if limit == UNLIMITED else str(limit))
     return Issue(
         f"{limit} files may be open.",
-        _raise_limit("Allow more (systemd: LimitNOFILE=1048576).", "nofile", "1048576"),
+        _raise_limit("nofile", "1048576"),
     )
 
 
@@ -74,6 +86,8 @@ def fd_limit(host: Host) -> Outcome:
     Area.PROCESS,
     rule="RLIMIT_NICE is 0 without CAP_SYS_NICE",
     source="getrlimit(2)",
+    solution="Allow it (systemd: LimitNICE=-20).",
+    impact=time_lost_to(*SCHEDULED_OUT),
     scope=Scope.PROCESS,
 )
 def nice_limit(host: Host) -> Outcome:
@@ -83,7 +97,7 @@ def nice_limit(host: Host) -> Outcome:
         return Pass("priorities may be raised")
     return Issue(
         "RLIMIT_NICE is 0 and there is no CAP_SYS_NICE.",
-        _raise_limit("Allow it (systemd: LimitNICE=-20).", "nice", "-20"),
+        _raise_limit("nice", "-20"),
     )
 
 
@@ -94,12 +108,13 @@ def nice_limit(host: Host) -> Outcome:
     Area.PROCESS,
     rule="RLIMIT_RTTIME is set and the policy is FIFO or RR",
     source="getrlimit(2)",
+    solution="Lift the limit.",
+    impact=REFUSES,
     scope=Scope.PROCESS,
 )
 def rttime_limit(host: Host) -> Outcome:
     """A real-time thread that does not block in time gets SIGXCPU, then SIGKILL."""
-    pid = host.pid or 0
-    policy = host.asked(f"sched_getscheduler({pid or 'self'})", lambda: host.view.syscalls.policy(pid))
+    policy = host.policy()
     if policy not in {"FIFO", "RR"}:
         return NotApplicable(f"the policy is {policy}")
     limit = host.limit("RTTIME")
@@ -107,9 +122,7 @@ def rttime_limit(host: Host) -> Outcome:
         return Pass("unlimited")
     return Issue(
         f"A real-time thread may run {limit / 1e6:g} s without blocking.",
-        run(
-            "Lift the limit.", persist=("LimitRTTIME=infinity in the program's systemd unit",), privilege=None
-        ),
+        run(persist=(in_unit("LimitRTTIME=infinity"),), privilege=None),
     )
 
 
@@ -120,6 +133,9 @@ def rttime_limit(host: Host) -> Outcome:
     Area.MEMORY,
     rule="VmLck of the target is 0",
     source="mlock(2)",
+    solution="Call mlockall(MCL_CURRENT | MCL_FUTURE) when the program starts.",
+    impact=cost_of("page_fault", PER_FAULT),
+    sample=process_counters,
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -131,7 +147,8 @@ def not_mlocked(host: Host) -> Outcome:
         return Pass(f"{format_quantity(locked * _KIB, 'B')} are locked")
     return Issue(
         "None of its memory is locked.",
-        Fix("Call mlockall(MCL_CURRENT | MCL_FUTURE) when the program starts.", privilege=None),
+        Fix(privilege=None),
+        events_per_s=host.rate(process_counters, lambda counters: counters.minor_faults),
     )
 
 
@@ -142,6 +159,8 @@ def not_mlocked(host: Host) -> Outcome:
     Area.MEMORY,
     rule="majflt rises during the interval",
     source="proc_pid_stat(5)",
+    solution="Lock its memory (mlockall), and touch files and buffers before the hot phase.",
+    impact=waiting_for("io"),
     scope=Scope.PROCESS,
     sample=process_counters,
     needs=("pid",),
@@ -158,7 +177,7 @@ def major_faults(host: Host) -> Outcome:
         return Pass("no major fault during the interval")
     return Issue(
         f"{faults} major faults in {change.seconds:.1f} s.",
-        Fix("Lock its memory (mlockall), and touch files and buffers before the hot phase.", privilege=None),
+        Fix(privilege=None),
     )
 
 
@@ -169,6 +188,8 @@ def major_faults(host: Host) -> Outcome:
     Area.PROCESS,
     rule="VmRSS > 100 MB",
     source="performance guide: 100 MB",
+    solution="Find what allocates, and reuse buffers.",
+    impact=OF_THE_PROGRAM,
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -180,7 +201,7 @@ def rss_target(host: Host) -> Outcome:
         return Pass(format_quantity(rss, "B"))
     return Issue(
         f"It uses {format_quantity(rss, 'B')}.",
-        Fix("Find what allocates, and reuse buffers.", privilege=None),
+        Fix(privilege=None),
     )
 
 
@@ -191,6 +212,8 @@ def rss_target(host: Host) -> Outcome:
     Area.PROCESS,
     rule="kernel.perf_event_paranoid > 2",
     source="perf_event_open(2); measured: 2 is enough to record a thread's own context switches",
+    solution="Allow a program to watch itself.",
+    impact=BLINDS,
 )
 def perf_access(host: Host) -> Outcome:
     """Without perf events a gap can be seen, but not what caused it."""
@@ -199,5 +222,5 @@ def perf_access(host: Host) -> Outcome:
         return Pass(f"perf_event_paranoid {level}")
     return Issue(
         f"perf_event_paranoid is {level}.",
-        sysctl("Allow a program to watch itself.", "kernel.perf_event_paranoid", 1),
+        sysctl("kernel.perf_event_paranoid", 1),
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from cfctl.diagnose.advice import Fix
 from cfctl.diagnose.checks.process_memory import resident_anonymous
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import REFUSES, SEEN_BY_CHECK, not_measurable, observed
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.records import Severity
@@ -27,16 +28,14 @@ _PAUSE_RATIO: Final = 0.05
 _CYCLES_PER_S: Final = 1_000
 _LEAST_ACQUIRES: Final = 1_000
 _HIT_RATIO: Final = 0.9
+_SPACE: Final = not_measurable("it costs memory, not time")
+_BENCH: Final = not_measurable("what a miss costs depends on the type: see cfctl pool bench")
 _SHARE: Final = "it tells nothing of that: call cfctl.alloc.share_facts() in it"
 _SHARE_OR_COUNT: Final = f"{_SHARE}, or run it under cfctl alloc run"
 
 
 def _size(value: float) -> str:
     return format_quantity(value, "B")
-
-
-def _advise(solution: str) -> Fix:
-    return Fix(solution, privilege=None)
 
 
 def _named(entry: SeenEntry) -> str:
@@ -50,6 +49,8 @@ def _named(entry: SeenEntry) -> str:
     Area.PROCESS_MEMORY,
     rule=f"more than {_FREE_RATIO:.0%} and {_FREE_BYTES // _MIB} MiB of the heap is free, or of RssAnon not live",
     source="mallinfo2 (mallinfo(3)), or the live bytes of cfctl alloc run against RssAnon; judgement",
+    solution="Limit the arenas (MALLOC_ARENA_MAX=2), call malloc_trim(0) after a peak, or try jemalloc or mimalloc.",
+    impact=_SPACE,
     scope=Scope.PROCESS,
     needs=("pid", "segments"),
 )
@@ -62,7 +63,7 @@ def mem_fragmentation(host: Host) -> Outcome:
         return Pass(text)
     return Issue(
         f"{text}; {_size(free)} are held free.",
-        _advise("Limit the arenas (MALLOC_ARENA_MAX=2), call malloc_trim(0) after a peak, or try jemalloc or mimalloc."),
+        Fix(privilege=None),
     )  # fmt: skip
 
 
@@ -93,6 +94,8 @@ def _interpreters(host: Host) -> Sequence[SeenEntry]:
     Area.PROCESS_MEMORY,
     rule="uncollectable > 0",
     source="Python, gc module: gc.garbage",
+    solution="Look at gc.garbage: print(cfctl.diagnose.memory.cycles()); break each cycle by weakref.ref.",
+    impact=_SPACE,
     scope=Scope.PROCESS,
     needs=("segments",),
 )
@@ -103,9 +106,7 @@ def gc_uncollectable(host: Host) -> Outcome:
         return Pass("all garbage was collected")
     return Issue(
         f"{count} objects could not be collected.",
-        _advise(
-            "Look at gc.garbage: print(cfctl.diagnose.memory.cycles()); break each cycle by weakref.ref."
-        ),
+        Fix(privilege=None),
     )
 
 
@@ -116,6 +117,8 @@ def gc_uncollectable(host: Host) -> Outcome:
     Area.PROCESS_MEMORY,
     rule="a pause > 10 ms, or > 5 % of the interval in pauses",
     source="judgement; the remedies: Python, gc.freeze and gc.set_threshold",
+    solution="Call gc.freeze() once the program is set up, raise the thresholds (gc.set_threshold), and make fewer cycles.",
+    impact=SEEN_BY_CHECK,
     scope=Scope.PROCESS,
     needs=("segments",),
 )
@@ -134,8 +137,8 @@ def gc_pauses(host: Host) -> Outcome:
         return Pass(text)
     return Issue(
         f"Pauses take {text}.",
-        _advise("Call gc.freeze() once the program is set up, raise the thresholds (gc.set_threshold), and make fewer cycles."),
-        impact_ns_per_s=ratio * 1e9 if ratio > 0 else None,
+        Fix(privilege=None),
+        observed=observed(ratio * 1e9, "pauses counted by the interpreter over the interval") if ratio > 0 else None,
     )  # fmt: skip
 
 
@@ -146,6 +149,8 @@ def gc_pauses(host: Host) -> Outcome:
     Area.PROCESS_MEMORY,
     rule=f"more than {_CYCLES_PER_S} objects a second are freed by the collector",
     source="judgement",
+    solution="Find the cycles by cfctl alloc run --cycles -- python app.py, and hold the way back by weakref.ref.",
+    impact=_SPACE,
     scope=Scope.PROCESS,
     needs=("segments", "interval"),
 )
@@ -160,9 +165,7 @@ def gc_cycles(host: Host) -> Outcome:
         return Pass(f"{rate:.0f} objects a second")
     return Issue(
         f"{rate:.0f} objects a second are freed only by the collector.",
-        _advise(
-            "Find the cycles by cfctl alloc run --cycles -- python app.py, and hold the way back by weakref.ref."
-        ),
+        Fix(privilege=None),
     )
 
 
@@ -180,6 +183,8 @@ _NO_POOL: Final = NotApplicable("it has no cfctl.Pool")
     Area.PROCESS_MEMORY,
     rule=f"hit ratio < {_HIT_RATIO:.0%} of {_LEAST_ACQUIRES} acquires or more",
     source="judgement",
+    solution="Raise max_idle when items were dropped for want of room, else release what is acquired.",
+    impact=_BENCH,
     scope=Scope.PROCESS,
     needs=("segments",),
 )
@@ -208,7 +213,7 @@ def pool_misses(host: Host) -> Outcome:
         if dropped
         else "Release what is acquired: no item was dropped, so the missing ones are still out."
     )
-    return Issue(f"Hit ratio: {', '.join(poor)}.", _advise(solution))
+    return Issue(f"Hit ratio: {', '.join(poor)}.", Fix(privilege=None, solution=solution))
 
 
 @check(
@@ -218,6 +223,8 @@ def pool_misses(host: Host) -> Outcome:
     Area.PROCESS_MEMORY,
     rule="items lost, or more of them in use at the end of the interval, at their highest, and new ones made",
     source="judgement",
+    solution="Use the block form, which releases whatever happens: with pool.item() as item.",
+    impact=_SPACE,
     scope=Scope.PROCESS,
     needs=("segments",),
 )
@@ -237,7 +244,7 @@ def pool_leak(host: Host) -> Outcome:
         return Pass(f"{len(pools)} pools get their items back")
     return Issue(
         f"{'; '.join(leaking)}.",
-        _advise("Use the block form, which releases whatever happens: with pool.item() as item."),
+        Fix(privilege=None),
     )
 
 
@@ -248,6 +255,8 @@ def pool_leak(host: Host) -> Outcome:
     Area.PROCESS_MEMORY,
     rule="misuses > 0",
     source="cfctl.Pool: PoolError",
+    solution="Find the PoolError in the program's log, and release once.",
+    impact=REFUSES,
     scope=Scope.PROCESS,
     needs=("segments",),
 )
@@ -264,7 +273,7 @@ def pool_misuse(host: Host) -> Outcome:
     text = ", ".join(f"{_named(entry)} {count}" for entry, count in wrong)
     return Issue(
         f"Releases that were refused: {text}.",
-        _advise("Find the PoolError in the program's log, and release once."),
+        Fix(privilege=None),
     )
 
 
@@ -275,6 +284,8 @@ def pool_misuse(host: Host) -> Outcome:
     Area.PROCESS_MEMORY,
     rule="more subscribed than unsubscribed when the program has ended, or only ever more in the interval",
     source="the performance guide, Subscription Management",
+    solution="Unsubscribe when the subscriber goes: use the block form, or weakref.finalize(subscriber, unsubscribe).",
+    impact=_SPACE,
     scope=Scope.PROCESS,
     needs=("segments",),
 )
@@ -295,5 +306,5 @@ def subscriptions_left(host: Host) -> Outcome:
         return Pass(f"{len(found)} topics, none with subscriptions that pile up")
     return Issue(
         f"Still subscribed: {', '.join(left)}.",
-        _advise("Unsubscribe when the subscriber goes: use the block form, or weakref.finalize(subscriber, unsubscribe)."),
+        Fix(privilege=None),
     )  # fmt: skip

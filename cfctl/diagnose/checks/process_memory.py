@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from cfctl.alloc.growth import GrowthVerdict, growth
 from cfctl.diagnose.advice import Fix, run
 from cfctl.diagnose.engine import Issue, Outcome, Pass, check
+from cfctl.diagnose.impact import NOT_YET, OF_THE_PROGRAM, not_measurable
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.processes import process_counters, status_integer
@@ -22,6 +23,10 @@ _KIB: Final = 1024
 _MIB: Final = 1 << 20
 RSS_TARGET_BYTES: Final = 100_000_000
 # The kernel's counters of resident pages are kept by CPU and joined in batches.
+_SPACE: Final = not_measurable("it costs memory, not time")
+_NO_PROBES: Final = not_measurable(
+    "a diagnosis of memory runs no probes: see MINOR_FAULTS and MAJOR_FAULTS of latency"
+)
 _RSS_RESOLUTION_BYTES: Final = 512 << 10
 _HUGE_PAGES_PAY_BYTES: Final = 256 * _MIB
 _MINOR_FAULTS_PER_S: Final = 10_000
@@ -67,6 +72,11 @@ def _size(value: float) -> str:
     Area.PROCESS_MEMORY,
     rule="the 95 % interval of the slope of VmRSS is above 0 in the whole and the second half, and above 1 % of it",
     source="slope: Theil (1950), Sen (1968); its interval: Hamed and Rao (1998)",
+    solution=(
+        "Find what is kept: count it by cfctl alloc run, find the place by memray, and look for cycles by "
+        "cfctl.diagnose.memory.cycles()."
+    ),
+    impact=NOT_YET,
     scope=Scope.PROCESS,
     needs=("pid", "interval"),
 )
@@ -90,11 +100,7 @@ def mem_growth(host: Host) -> Outcome:
         raise UnobservableError(f"inconclusive: {found.reason}; slope {slope}")
     return Issue(
         f"It grows by {slope}.",
-        Fix(
-            "Find what is kept: count it by cfctl alloc run, find the place by memray, and look for cycles by "
-            "cfctl.diagnose.memory.cycles().",
-            privilege=None,
-        ),
+        Fix(privilege=None),
     )  # fmt: skip
 
 
@@ -110,6 +116,8 @@ def _rate(bytes_per_s: float) -> str:
     Area.PROCESS_MEMORY,
     rule="VmRSS > 100 MB; high above 1 GB",
     source="the performance guide: less than 100 MB baseline",
+    solution="See what takes it: cfctl alloc run -- COMMAND, by place with memray.",
+    impact=_SPACE,
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -121,7 +129,7 @@ def mem_rss_target(host: Host) -> Outcome:
         return Pass(f"{_size(resident)} resident, {_size(peak)} at most")
     return Issue(
         f"{_size(resident)} are resident, {_size(peak)} at most.",
-        Fix("See what takes it: cfctl alloc run -- COMMAND, by place with memray.", privilege=None),
+        Fix(privilege=None),
         severity=Severity.HIGH if resident > 10 * RSS_TARGET_BYTES else None,
     )
 
@@ -133,6 +141,8 @@ def mem_rss_target(host: Host) -> Outcome:
     Area.PROCESS_MEMORY,
     rule="VmSwap > 0",
     source="judgement",
+    solution="Lock the memory of the hot program (mlockall), or give the machine more of it.",
+    impact=NOT_YET,
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -143,7 +153,7 @@ def mem_swapped(host: Host) -> Outcome:
         return Pass("nothing is swapped out")
     return Issue(
         f"{_size(swapped)} are swapped out.",
-        Fix("Lock the memory of the hot program (mlockall), or give the machine more of it.", privilege=None),
+        Fix(privilege=None),
     )
 
 
@@ -154,6 +164,8 @@ def mem_swapped(host: Host) -> Outcome:
     Area.PROCESS_MEMORY,
     rule="majflt rises during the interval",
     source="proc_pid_stat(5); judgement",
+    solution="Touch all memory at the start and lock it: mlockall(MCL_CURRENT | MCL_FUTURE).",
+    impact=_NO_PROBES,
     scope=Scope.PROCESS,
     sample=process_counters,
     needs=("pid",),
@@ -167,7 +179,7 @@ def mem_major_faults(host: Host) -> Outcome:
         return Pass("no page came from the disk")
     return Issue(
         f"{rise} pages came from the disk in {change.seconds:.1f} s.",
-        Fix("Touch all memory at the start and lock it: mlockall(MCL_CURRENT | MCL_FUTURE).", privilege=None),
+        Fix(privilege=None),
     )
 
 
@@ -178,6 +190,8 @@ def mem_major_faults(host: Host) -> Outcome:
     Area.PROCESS_MEMORY,
     rule=f"minflt rises by more than {_MINOR_FAULTS_PER_S} a second",
     source="judgement: 1 % of the time at 1 us a fault",
+    solution="Use large buffers again (cfctl.BufferPool) or let malloc keep them instead of giving them back.",
+    impact=_NO_PROBES,
     scope=Scope.PROCESS,
     sample=process_counters,
     needs=("pid",),
@@ -192,11 +206,7 @@ def mem_minor_faults(host: Host) -> Outcome:
         return Pass(f"{rate:.0f} faults a second")
     return Issue(
         f"{rate:.0f} page faults a second.",
-        run(
-            "Use large buffers again (cfctl.BufferPool) or let malloc keep them instead of giving them back.",
-            "export MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=1073741824",
-            privilege=None,
-        ),
+        run("export MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=1073741824", privilege=None),
     )
 
 
@@ -207,6 +217,8 @@ def mem_minor_faults(host: Host) -> Outcome:
     Area.PROCESS_MEMORY,
     rule=f"Anonymous > {_HUGE_PAGES_PAY_BYTES // _MIB} MiB and AnonHugePages < 10 % of it",
     source="kernel, Documentation/admin-guide/mm/transhuge.rst; glibc tunables manual, glibc.malloc.hugetlb; judgement",
+    solution="Let malloc ask for huge pages (glibc 2.35 and later), or madvise(MADV_HUGEPAGE) large regions.",
+    impact=OF_THE_PROGRAM,
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -219,11 +231,7 @@ def mem_huge_pages(host: Host) -> Outcome:
         return Pass(f"{huge / anonymous:.0%} of {_size(anonymous)} are huge pages")
     return Issue(
         f"{huge / anonymous:.0%} of {_size(anonymous)} are huge pages.",
-        run(
-            "Let malloc ask for huge pages (glibc 2.35 and later), or madvise(MADV_HUGEPAGE) large regions.",
-            "export GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
-            privilege=None,
-        ),
+        run("export GLIBC_TUNABLES=glibc.malloc.hugetlb=1", privilege=None),
     )
 
 
@@ -234,6 +242,8 @@ def mem_huge_pages(host: Host) -> Outcome:
     Area.PROCESS_MEMORY,
     rule=f"more than {_ARENAS_PER_CPU} arenas of 64 MiB for each CPU",
     source="mallopt(3), M_ARENA_MAX: 8 for each CPU by default; glibc, malloc/arena.c",
+    solution="Limit the arenas, or use an allocator that shares between threads (jemalloc, mimalloc).",
+    impact=_SPACE,
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -246,11 +256,7 @@ def mem_arenas(host: Host) -> Outcome:
         return Pass(f"{count} arenas beside the main one")
     return Issue(
         f"{count} arenas beside the main one on {host.cpu_count()} CPUs.",
-        run(
-            "Limit the arenas, or use an allocator that shares between threads (jemalloc, mimalloc).",
-            "export MALLOC_ARENA_MAX=2",
-            privilege=None,
-        ),
+        run("export MALLOC_ARENA_MAX=2", privilege=None),
     )
 
 

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from cfctl.diagnose.advice import Command, Fix, boot, run, sysctl
+from cfctl.diagnose.advice import Command, Fix, boot, in_unit, run, sysctl
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import SCHEDULED_OUT, SLACK, gain_of, time_lost_to
+from cfctl.diagnose.impact import (
+    NEEDS_OTHER_SETTING,
+    OF_THE_PROGRAM,
+    PER_FAULT,
+    PER_WAKEUP_TAIL,
+    SCHEDULED_OUT,
+    SLACK,
+    cost_of,
+    gain_of,
+    not_measurable,
+    time_lost_to,
+)
 from cfctl.diagnose.record import Area, Scope
+from cfctl.diagnose.subject import RT_POLICIES
 from cfctl.errors import UnobservableError
-from cfctl.host.counters import pressure
-from cfctl.host.cpus import format_cpu_list
+from cfctl.host.counters import vmstat
 from cfctl.host.kernel import build_options, cpu_flags
-from cfctl.host.processes import process_counters, run_delay
 from cfctl.host.syscalls import CAP_SYS_NICE, SyscallError
-from cfctl.host.view import Lack, UnreadableError, garbage
+from cfctl.host.view import UnreadableError
 from cfctl.records import Severity
 
 if TYPE_CHECKING:
     from cfctl.diagnose.subject import Host
 
-_RT_POLICIES: Final = frozenset({"FIFO", "RR", "DEADLINE"})
 _SLACK_LIMIT_NS: Final = 1_000
-_WAIT_LIMIT_NS_PER_S: Final = 1e6
 
 
 @check(
@@ -32,6 +40,8 @@ _WAIT_LIMIT_NS_PER_S: Final = 1e6
     Area.SCHEDULER,
     rule="the preemption model is none or voluntary",
     source="kernel, kernel/Kconfig.preempt",
+    solution="Start the kernel with full preemption, or use a PREEMPT_RT kernel.",
+    impact=cost_of("wakeup_p99", PER_WAKEUP_TAIL, less="wakeup", is_bound=True),
 )
 def preempt_model(host: Host) -> Outcome:
     """A task that becomes runnable waits until the kernel code running on its CPU comes to an end:
@@ -42,9 +52,9 @@ def preempt_model(host: Host) -> Outcome:
         return Pass(f"preemption {model} ({how})")
     return Issue(
         f"The preemption model is {model} ({how}).",
-        boot("Start the kernel with full preemption, or use a PREEMPT_RT kernel.", "preempt=full")
+        boot("preempt=full")
         if how != "built in"
-        else Fix("Use a kernel with full preemption or PREEMPT_RT.", privilege=None),
+        else Fix(privilege=None, solution="Use a kernel with full preemption or PREEMPT_RT."),
     )
 
 
@@ -85,6 +95,8 @@ def _built_model(host: Host) -> str:
     Area.SCHEDULER,
     rule="sched_rt_runtime_us is not -1; medium when the target runs FIFO or RR",
     source="tuned 2.28 realtime: -1; kernel, Documentation/scheduler/sched-rt-group.rst",
+    solution="Lift the limit, if real-time threads never spin without end.",
+    impact=not_measurable("only a real-time thread that never sleeps is stopped, and a diagnosis runs none"),
 )
 def rt_throttling(host: Host) -> Outcome:
     """A busy FIFO or RR thread is stopped for the rest of each period once it used its share, in
@@ -93,20 +105,15 @@ def rt_throttling(host: Host) -> Outcome:
     period = host.sysctl("kernel.sched_rt_period_us")
     if runtime == -1 or runtime >= period:
         return Pass("real-time threads are not throttled")
-    is_rt = host.pid is not None and _policy(host) in _RT_POLICIES
+    is_rt = host.pid is not None and host.policy() in RT_POLICIES
     return Issue(
         f"Real-time threads may run {runtime / 1000:.0f} of {period / 1000:.0f} ms.",
         sysctl(
-            "Lift the limit, if real-time threads never spin without end.", "kernel.sched_rt_runtime_us", -1,
+            "kernel.sched_rt_runtime_us", -1,
             warning="A real-time thread that spins then starves everything else on its CPU, also the shell.",
         ),
         severity=Severity.MEDIUM if is_rt else None,
     )  # fmt: skip
-
-
-def _policy(host: Host) -> str:
-    pid = host.pid or 0
-    return host.asked(f"sched_getscheduler({pid or 'self'})", lambda: host.view.syscalls.policy(pid))
 
 
 @check(
@@ -116,6 +123,8 @@ def _policy(host: Host) -> str:
     Area.SCHEDULER,
     rule="RLIMIT_RTPRIO is 0 without CAP_SYS_NICE",
     source="sched(7)",
+    solution="Allow real-time priorities (systemd: LimitRTPRIO=95; docker: --ulimit rtprio=95 --cap-add sys_nice).",
+    impact=gain_of(SLACK),
     scope=Scope.PROCESS,
 )
 def rt_prio_denied(host: Host) -> Outcome:
@@ -128,7 +137,6 @@ def rt_prio_denied(host: Host) -> Outcome:
     return Issue(
         "RLIMIT_RTPRIO is 0 and there is no CAP_SYS_NICE.",
         Fix(
-            "Allow real-time priorities (systemd: LimitRTPRIO=95; docker: --ulimit rtprio=95 --cap-add sys_nice).",
             persist=(Command("echo '* - rtprio 95' > /etc/security/limits.d/90-cfctl-rtprio.conf"),),
         ),
     )
@@ -141,14 +149,15 @@ def rt_prio_denied(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="timer slack > 1000 ns without a real-time policy",
     source="PR_SET_TIMERSLACK(2const); measured: wake-up 84-87 us with 50 us of slack, 31 us with 1 ns",
+    solution="Set the slack to 1 ns: prctl(PR_SET_TIMERSLACK, 1) in the program's hot threads.",
+    impact=gain_of(SLACK),
     scope=Scope.PROCESS,
-    impact=gain_of("slack", SLACK),
     verify="cfctl diagnose latency --only TIMER_SLACK --pid PID",
 )
 def timer_slack(host: Host) -> Outcome:
     """The kernel may delay every sleep and timeout by the slack, 50 us by default, to wake up less
     often: it is added to each timed wait."""
-    if _policy(host) in _RT_POLICIES:
+    if host.policy() in RT_POLICIES:
         return NotApplicable("the kernel ignores timer slack under a real-time policy")
     if host.pid is None:
         slack = host.asked("prctl(PR_GET_TIMERSLACK), ns", host.view.syscalls.timer_slack_ns)
@@ -161,9 +170,8 @@ def timer_slack(host: Host) -> Outcome:
     return Issue(
         f"Timers of {whose} may fire {slack / 1000:g} us late.",
         run(
-            "Set the slack to 1 ns: prctl(PR_SET_TIMERSLACK, 1) in the program's hot threads.",
             *now,
-            persist=("TimerSlackNSec=1 in the [Service] section of the program's systemd unit",),
+            persist=(in_unit("TimerSlackNSec=1"),),
             privilege="root" if now else None,
         ),
     )
@@ -176,14 +184,14 @@ def timer_slack(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.timer_migration is 1",
     source="tuned 2.28 network-latency: 0",
+    solution="Keep timers where they are.",
+    impact=NEEDS_OTHER_SETTING,
 )
 def timer_migration(host: Host) -> Outcome:
     """An idle CPU hands its timers to a busy one, whose own work delays them."""
     if host.sysctl("kernel.timer_migration") == 0:
         return Pass("timers stay on their CPU")
-    return Issue(
-        "Timers may fire on another CPU.", sysctl("Keep timers where they are.", "kernel.timer_migration", 0)
-    )
+    return Issue("Timers may fire on another CPU.", sysctl("kernel.timer_migration", 0))
 
 
 @check(
@@ -193,6 +201,8 @@ def timer_migration(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.sched_autogroup_enabled is 1",
     source="sched(7), the autogroup feature",
+    solution="Switch the grouping off.",
+    impact=time_lost_to(*SCHEDULED_OUT),
 )
 def sched_autogroup(host: Host) -> Outcome:
     """Each session gets an equal share of the CPU: the nice value of a server's threads means
@@ -201,7 +211,7 @@ def sched_autogroup(host: Host) -> Outcome:
         return Pass("no session grouping")
     return Issue(
         "Sessions are scheduled as groups.",
-        sysctl("Switch the grouping off.", "kernel.sched_autogroup_enabled", 0),
+        sysctl("kernel.sched_autogroup_enabled", 0),
     )
 
 
@@ -212,6 +222,9 @@ def sched_autogroup(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.numa_balancing is not 0 on more than one node",
     source="tuned 2.28 network-latency: 0; kernel, Documentation/admin-guide/sysctl/kernel.rst",
+    solution="Switch balancing off and bind memory yourself.",
+    impact=cost_of("page_fault", PER_FAULT),
+    sample=vmstat,
 )
 def numa_balancing(host: Host) -> Outcome:
     """Pages are unmapped so that the next access faults, and are copied to another node: stalls of
@@ -225,133 +238,8 @@ def numa_balancing(host: Host) -> Outcome:
         return Pass("memory stays where it is")
     return Issue(
         f"Memory is balanced over {len(host.topology.nodes)} nodes.",
-        sysctl("Switch balancing off and bind memory yourself.", "kernel.numa_balancing", 0),
-    )
-
-
-@check(
-    "RUN_QUEUE_SATURATED",
-    "Tasks wait for a CPU",
-    Severity.MEDIUM,
-    Area.SCHEDULER,
-    rule="PSI cpu some avg10 > 5 %, high > 20 %; without PSI: more runnable tasks than CPUs",
-    source="judgement; kernel, Documentation/accounting/psi.rst",
-    impact=time_lost_to(*SCHEDULED_OUT),
-)
-def run_queue_saturated(host: Host) -> Outcome:
-    """More tasks want to run than there are CPUs: a thread that wakes up waits for its turn."""
-    fix = run(
-        "Move load away, or give the hot threads their own CPUs or a real-time policy.",
-        "ps -eLo pcpu,psr,pid,comm --sort=-pcpu | head",
-        privilege=None,
-    )
-    try:
-        share = pressure(host.view, "proc/pressure/cpu").some_avg10
-    except UnreadableError as error:
-        if error.lack is Lack.GARBAGE:
-            raise
-        return _by_load_average(host, fix)
-    host.saw("/proc/pressure/cpu some avg10, %", share)
-    if share <= 5:
-        return Pass(f"in {share:.2f} % of the last 10 s a task waited for a CPU")
-    return Issue(
-        f"In {share:.1f} % of the last 10 s a task waited for a CPU.",
-        fix,
-        severity=Severity.HIGH if share > 20 else None,
-        impact_ns_per_s=share * 1e7,
-    )
-
-
-def _by_load_average(host: Host, fix: Fix) -> Outcome:
-    path = "proc/loadavg"
-    fields = host.text(path).split()
-    running = fields[3].split("/")[0] if len(fields) > 3 else ""
-    if not (running.isascii() and running.isdecimal()):
-        raise garbage(path, " ".join(fields), "running/total tasks")
-    if int(running) <= host.cpu_count():
-        return Pass(f"{running} runnable tasks on {host.cpu_count()} CPUs")
-    return Issue(f"{running} tasks want to run on {host.cpu_count()} CPUs.", fix)
-
-
-@check(
-    "RUN_DELAY",
-    "The target waits for a CPU",
-    Severity.HIGH,
-    Area.SCHEDULER,
-    rule="a thread waits on the run queue for > 1 ms in each second it runs",
-    source="judgement; kernel, Documentation/scheduler/sched-stats.rst",
-    scope=Scope.PROCESS,
-    sample=run_delay,
-    needs=("pid",),
-)
-def run_delay_high(host: Host) -> Outcome:
-    """The thread is ready and does not run: other tasks on its CPU come first."""
-    pid = host.target()
-    change = host.change(run_delay)
-    worst_rate, worst_wait, worst = 0.0, 0, ""
-    for path, after in change.after.items():
-        before = change.before.get(path)
-        if before is None:
-            continue
-        wait, ran = after.wait_ns - before.wait_ns, after.run_ns - before.run_ns
-        # A thread that hardly ran has no rate: it is judged by the length of the interval.
-        rate = wait / max(ran / 1e9, change.seconds if ran < 1e6 else 0)
-        if rate > worst_rate:
-            worst_rate, worst_wait, worst = rate, wait, path
-    host.saw(f"/{worst or f'proc/{pid}/schedstat'}, ns waited per s of run", round(worst_rate))
-    if worst_rate <= _WAIT_LIMIT_NS_PER_S:
-        return Pass(f"at most {worst_rate / 1e6:.2f} ms of waiting in a second of run")
-    return Issue(
-        f"A thread waited {worst_wait / 1e6:.2f} ms in {change.seconds:.1f} s, {worst_rate / 1e6:.1f} ms per second of run.",
-        run("Pin the thread to a CPU of its own, or raise its priority.", f"chrt -f -p 50 {pid}"),
-        impact_ns_per_s=worst_wait / change.seconds,
-    )
-
-
-@check(
-    "AFFINITY_UNPINNED",
-    "The target may move between CPUs",
-    Severity.LOW,
-    Area.SCHEDULER,
-    rule="the target may run on more than one CPU",
-    source="judgement",
-    scope=Scope.PROCESS,
-    needs=("pid",),
-)
-def affinity_unpinned(host: Host) -> Outcome:
-    """A thread that moves to another CPU finds its caches cold, and its tick counter reads differ
-    by the offset of the CPUs."""
-    pid = host.target()
-    allowed = host.asked(f"sched_getaffinity({pid})", lambda: host.view.syscalls.affinity(pid))
-    if len(allowed) == 1:
-        return Pass(f"pinned to CPU {allowed[0]}")
-    return Issue(
-        f"Process {pid} may run on CPU {format_cpu_list(allowed)}.",
-        run("Pin its hot thread to one CPU.", f"taskset -cp {allowed[-1]} {pid}",
-            persist=("CPUAffinity= in the program's systemd unit",), privilege=None),
-    )  # fmt: skip
-
-
-@check(
-    "PROC_DEPRIORITISED",
-    "The target runs with a low priority",
-    Severity.MEDIUM,
-    Area.SCHEDULER,
-    rule="policy BATCH or IDLE, or a nice value above 0",
-    source="sched(7)",
-    scope=Scope.PROCESS,
-    needs=("pid",),
-)
-def proc_deprioritised(host: Host) -> Outcome:
-    """Whatever else is runnable on its CPU runs first."""
-    pid = host.target()
-    policy = _policy(host)
-    nice = host.saw(f"/proc/{pid}/stat nice", process_counters(host.view, pid).nice)
-    if policy not in {"BATCH", "IDLE"} and (nice <= 0 or policy in _RT_POLICIES):
-        return Pass(f"policy {policy}, nice {nice}")
-    return Issue(
-        f"Process {pid} runs with policy {policy} and nice {nice}.",
-        run("Raise its priority.", f"chrt -o -p 0 {pid}", f"renice -n -5 -p {pid}"),
+        sysctl("kernel.numa_balancing", 0),
+        events_per_s=host.rate(vmstat, lambda counters: counters.get("numa_hint_faults", 0)),
     )
 
 
@@ -362,6 +250,8 @@ def proc_deprioritised(host: Host) -> Outcome:
     Area.SCHEDULER,
     rule="kernel.split_lock_mitigate is 1 on a CPU with split_lock_detect",
     source="kernel, Documentation/admin-guide/sysctl/kernel.rst, split_lock_mitigate",
+    solution="Align the program's atomics; or switch the stall off.",
+    impact=OF_THE_PROGRAM,
 )
 def split_lock_mitigate(host: Host) -> Outcome:
     """An atomic operation across two cache lines makes the kernel stop the task on purpose."""
@@ -379,6 +269,6 @@ def split_lock_mitigate(host: Host) -> Outcome:
         return Pass("split locks are not punished")
     return Issue(
         "A task with a split lock is stalled.",
-        sysctl("Align the program's atomics; or switch the stall off.", "kernel.split_lock_mitigate", 0,
+        sysctl("kernel.split_lock_mitigate", 0,
                warning="Any program can then slow the whole machine down with split locks."),
     )  # fmt: skip

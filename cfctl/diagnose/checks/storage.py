@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import FSYNC, PER_FSYNC, cost_of, waiting_for
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.counters import pressure
 from cfctl.host.view import HostView, Lack, UnreadableError, garbage, shown
 from cfctl.records import Severity
+from cfctl.units import format_quantity
 
 if TYPE_CHECKING:
     from cfctl.diagnose.subject import Host
 
+_FSYNC_LIMIT_NS: Final = 10_000_000
 _VIRTUAL: Final = ("loop", "zram", "ram", "dm-", "md")
 
 
@@ -25,6 +28,8 @@ _VIRTUAL: Final = ("loop", "zram", "ram", "dm-", "md")
     Area.STORAGE,
     rule="scheduler bfq or cfq on a device that does not rotate",
     source="kernel, Documentation/block/bfq-iosched.rst",
+    solution="Use no scheduler.",
+    impact=waiting_for("io"),
 )
 def io_scheduler(host: Host) -> Outcome:
     """Sorting requests costs microseconds and gains nothing on a disk without a head."""
@@ -45,7 +50,6 @@ def io_scheduler(host: Host) -> Outcome:
     return Issue(
         f"{', '.join(f'{disk} uses {name}' for disk, name in wrong.items())}.",
         Fix(
-            "Use no scheduler.",
             tuple(
                 Command(
                     f"echo none > {shown(f'sys/block/{d}/queue/scheduler')}", f"sys/block/{d}/queue/scheduler"
@@ -64,6 +68,8 @@ def io_scheduler(host: Host) -> Outcome:
     Area.STORAGE,
     rule="PSI io some avg10 > 5 %; high when full avg10 > 1 % too",
     source="judgement; kernel, Documentation/accounting/psi.rst",
+    solution="Find what reads and writes, and log to memory in hot programs.",
+    impact=waiting_for("io"),
 )
 def io_pressure(host: Host) -> Outcome:
     """A thread that touches a file or logs waits with the others."""
@@ -73,11 +79,8 @@ def io_pressure(host: Host) -> Outcome:
         return Pass(f"{found.some_avg10:.2f} % of the last 10 s")
     return Issue(
         f"In {found.some_avg10:.1f} % of the last 10 s a task waited for a disk.",
-        run(
-            "Find what reads and writes, and log to memory in hot programs.", "pidstat -d 1 5", privilege=None
-        ),
+        run("pidstat -d 1 5", privilege=None),
         severity=Severity.HIGH if (found.full_avg10 or 0) > 1 else None,
-        impact_ns_per_s=found.some_avg10 * 1e7,
     )
 
 
@@ -88,6 +91,8 @@ def io_pressure(host: Host) -> Outcome:
     Area.STORAGE,
     rule="the device of the root file system is rotational",
     source="performance guide: SSD",
+    solution="Use a solid-state disk.",
+    impact=waiting_for("io"),
     scope=Scope.MACHINE,
 )
 def disk_rotational(host: Host) -> Outcome:
@@ -110,7 +115,7 @@ def disk_rotational(host: Host) -> Outcome:
         raise garbage(path, str(rotates), "0 or 1")
     if rotates == 0:
         return Pass(f"it does not rotate{claim}")
-    return Issue(f"Device {number} rotates.", Fix("Use a solid-state disk.", privilege=None))
+    return Issue(f"Device {number} rotates.", Fix(privilege=None))
 
 
 def _disk_of(view: HostView, number: str) -> str:
@@ -119,3 +124,28 @@ def _disk_of(view: HostView, number: str) -> str:
         if view.text(path) == number:
             return path.split("/")[2]
     raise UnreadableError(f"/sys/block, device {number}", Lack.MISSING)
+
+
+@check(
+    "FSYNC_COST",
+    "Making a write durable is slow",
+    Severity.LOW,
+    Area.STORAGE,
+    rule="99th percentile of write and fsync of 4 KiB below --storage DIR > 10 ms",
+    source="judgement; fsync(2)",
+    solution="Log to memory (tmpfs) in hot programs, or write and sync in a thread of its own.",
+    impact=cost_of("fsync_p99", PER_FSYNC),
+    scope=Scope.PROCESS,
+    needs=(FSYNC,),
+    verify="cfctl diagnose latency --only FSYNC_COST --storage DIR",
+)
+def fsync_cost(host: Host) -> Outcome:
+    """A thread that makes a log line or a record durable stands still until the disk has it."""
+    cost = host.cost_ns("fsync_p99")
+    shown_cost = format_quantity(cost, "ns")
+    if cost <= _FSYNC_LIMIT_NS:
+        return Pass(f"99 of 100 take at most {shown_cost}")
+    return Issue(
+        f"One fsync of 100 takes {shown_cost} or more.",
+        Fix(privilege=None),
+    )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import BLINDS, HYPERVISOR, cost_of, time_lost_to
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.view import HostView, Lack, UnreadableError, shown
@@ -26,6 +27,8 @@ _CORE_PMUS: Final = ("cpu", "armv8", "armv9", "apple_")
     Area.SCHEDULER,
     rule="current_tracer is not nop, or an event is enabled",
     source="kernel, Documentation/trace/ftrace.rst",
+    solution="Stop the tracing.",
+    impact=cost_of("syscall", is_bound=True),
 )
 def tracing_active(host: Host) -> Outcome:
     """Each traced function or event costs 0.1 to 1 us wherever it happens, on every CPU."""
@@ -44,7 +47,6 @@ def tracing_active(host: Host) -> Outcome:
     return Issue(
         f"The tracer is {tracer} and {len(events)} events are on.",
         Fix(
-            "Stop the tracing.",
             (
                 Command(f"echo nop > /{base}/current_tracer", f"{base}/current_tracer"),
                 Command(f"echo > /{base}/set_event", f"{base}/set_event"),
@@ -60,6 +62,8 @@ def tracing_active(host: Host) -> Outcome:
     Area.PROCESS,
     rule="no core PMU is registered",
     source="perf_event_open(2); kernel, Documentation/ABI/testing/sysfs-bus-event_source-devices",
+    solution="Pass the PMU on to this guest (vPMU).",
+    impact=BLINDS,
     scope=Scope.MACHINE,
 )
 def pmu_missing(host: Host) -> Outcome:
@@ -74,7 +78,7 @@ def pmu_missing(host: Host) -> Outcome:
     found = [name for name in sources if name.startswith(_CORE_PMUS)]
     if found:
         return Pass(f"core PMU {found[0]}")
-    return Issue("No core PMU is registered.", Fix("Pass the PMU on to this guest (vPMU).", privilege=None))
+    return Issue("No core PMU is registered.", Fix(privilege=None))
 
 
 def smi_count(view: HostView, pid: int | None = None) -> int:  # noqa: ARG001
@@ -89,6 +93,8 @@ def smi_count(view: HostView, pid: int | None = None) -> int:  # noqa: ARG001
     Area.INTERRUPTS,
     rule="MSR_SMI_COUNT rises during the interval",
     source="Intel SDM volume 4, MSR 34H",
+    solution="Switch off USB legacy support, power capping and patrol scrub in the firmware's setup.",
+    impact=time_lost_to(*HYPERVISOR),
     scope=Scope.MACHINE,
     sample=smi_count,
 )
@@ -107,7 +113,6 @@ def smi(host: Host) -> Outcome:
     return Issue(
         f"{rise} interrupts of the firmware in {change.seconds:.1f} s.",
         Fix(
-            "Switch off USB legacy support, power capping and patrol scrub in the firmware's setup.",
             privilege=None,
         ),
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Fix, run
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.impact import BLINDS, PER_READ, Impact, cost_of, error_of, not_measurable
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.cpus import format_cpu_list
@@ -49,6 +50,8 @@ def _x86_flags(host: Host) -> dict[int, frozenset[str]] | None:
     rule="the calibration just made is not valid (degraded: medium), disagrees with the saved one of this boot "
     "beyond both uncertainties, or is > 1 ppm off the stated rate beyond its rounding",
     source="judgement",
+    solution="Calibrate for longer on a quiet machine, then watch it.",
+    impact=BLINDS,
     scope=Scope.PROCESS,
     needs=("measurements",),
 )
@@ -61,7 +64,7 @@ def tsc_calibration(host: Host) -> Outcome:
         raise UnobservableError(measured.reasons.get("fit", "not measured"))
     if fit.source == "os":
         raise UnobservableError(f"no tick counter is used: {fit.source_reason}")
-    again = run("Calibrate for longer on a quiet machine, then watch it.", "cfctl calibrate --duration 1s",
+    again = run("cfctl calibrate --duration 1s",
                 "cfctl calibrate --watch", privilege=None)  # fmt: skip
     host.saw(f"calibration of {fit.source}, Hz", round(fit.estimate_hz, 1))
     if fit.verdict != "valid":
@@ -69,6 +72,7 @@ def tsc_calibration(host: Host) -> Outcome:
             f"The calibration is {fit.verdict}: {fit.verdict_reason or 'no reason given'}.",
             again,
             severity=Severity.MEDIUM if fit.verdict == "degraded" else None,
+            observed=_rate_error(fit.uncertainty_ppb, "standard error of the rate"),
         )
     saved = measured.saved_fit
     if saved is not None and saved.source == fit.source and saved.estimate_hz > 0:
@@ -80,6 +84,7 @@ def tsc_calibration(host: Host) -> Outcome:
                 f"The rate is {apart_ppb:.3g} ppb off the one saved in this boot; both errors explain "
                 f"{limit_ppb:.3g} ppb.",
                 again,
+                observed=_rate_error(apart_ppb, "difference of the two rates", limit_ppb),
             )
     if fit.stated_ppb is not None:
         host.saw("rate stated by the kernel, Hz", fit.stated_hz)
@@ -87,8 +92,16 @@ def tsc_calibration(host: Host) -> Outcome:
             return Issue(
                 f"The counter runs {fit.stated_ppb / 1000:.2f} ppm off the rate the kernel states, beyond rounding.",
                 again,
+                observed=_rate_error(
+                    abs(fit.stated_ppb), "difference from the stated rate", fit.uncertainty_ppb
+                ),
             )
     return Pass(f"{fit.source} at {fit.estimate_hz / 1e6:.6f} MHz, {fit.verdict}")
+
+
+def _rate_error(ppb: float, method: str, uncertainty_ppb: float | None = None) -> Impact:
+    """Return the error of a rate as that of a measured second: 1 ppb of it is 1 ns."""
+    return error_of(ppb, "measured second", method, uncertainty_ppb)
 
 
 @check(
@@ -98,6 +111,8 @@ def tsc_calibration(host: Host) -> Outcome:
     Area.CLOCK,
     rule="constant_tsc or nonstop_tsc is missing on any CPU",
     source="Intel SDM volume 3, 18.17.1 Invariant TSC; kernel, arch/x86/kernel/tsc.c",
+    solution="Measure with CLOCK_MONOTONIC on this CPU (cfctl calibrate --reference monotonic).",
+    impact=not_measurable("how far a rate that changes is off at a moment can not be known"),
     scope=Scope.MACHINE,
 )
 def tsc_not_invariant(host: Host) -> Outcome:
@@ -117,7 +132,8 @@ def tsc_not_invariant(host: Host) -> Outcome:
         else "Measure with CLOCK_MONOTONIC on this CPU (cfctl calibrate --reference monotonic)."
     )
     return Issue(
-        f"{', '.join(missing)} missing on CPU {format_cpu_list(lacking)}.", Fix(solution, privilege=None)
+        f"{', '.join(missing)} missing on CPU {format_cpu_list(lacking)}.",
+        Fix(privilege=None, solution=solution),
     )
 
 
@@ -128,6 +144,8 @@ def tsc_not_invariant(host: Host) -> Outcome:
     Area.CLOCK,
     rule="an invariant TSC is not among the available clocksources, or the log marks it unstable",
     source="kernel, kernel/time/clocksource.c, clocksource watchdog",
+    solution="Check firmware and the log; do not force tsc=reliable before TSC_CPU_SKEW passes.",
+    impact=cost_of("monotonic", PER_READ, less="tick"),
     scope=Scope.MACHINE,
 )
 def tsc_unstable(host: Host) -> Outcome:
@@ -146,7 +164,6 @@ def tsc_unstable(host: Host) -> Outcome:
     return Issue(
         "The kernel marked the TSC unstable." if marked else "The TSC is invariant, but no clocksource.",
         run(
-            "Check firmware and the log; do not force tsc=reliable before TSC_CPU_SKEW passes.",
             "dmesg | grep -i -e tsc -e clocksource",
         ),
     )
@@ -174,6 +191,8 @@ def _unstable_in_log(host: Host) -> bool | None:
     Area.CLOCK,
     rule="an offset between CPUs > 100 ns and beyond the bound of the measurement, or time seen going back",
     source="judgement",
+    solution="Keep producer and consumer on one socket, or take times with CLOCK_MONOTONIC.",
+    impact=BLINDS,
     scope=Scope.MACHINE,
     needs=("measurements",),
 )
@@ -191,7 +210,7 @@ def tsc_cpu_skew(host: Host) -> Outcome:
     host.saw(
         f"tick counters of {pair}, ns apart", worst, f"{worst:.0f} +-{bound:.0f} ns, {offsets.warps} warps"
     )
-    fix = Fix("Keep producer and consumer on one socket, or take times with CLOCK_MONOTONIC.", privilege=None)
+    fix = Fix(privilege=None)
     if offsets.warps:
         return Issue(
             f"Time was seen going back between CPUs {offsets.warps} times.", fix, scope=Scope.PROCESS
@@ -202,4 +221,9 @@ def tsc_cpu_skew(host: Host) -> Outcome:
         raise UnobservableError(
             f"the offset of {worst:.0f} ns lies within the bound of the measurement, {bound:.0f} ns"
         )
-    return Issue(f"The counters of {pair} are {worst:.0f} ns apart.", fix, scope=Scope.PROCESS)
+    return Issue(
+        f"The counters of {pair} are {worst:.0f} ns apart.",
+        fix,
+        scope=Scope.PROCESS,
+        observed=error_of(worst, "one-way latency", f"error of times taken on {pair}", bound),
+    )

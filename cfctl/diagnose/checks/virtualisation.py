@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from cfctl.diagnose.advice import Command, Fix, run
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import HYPERVISOR, cost_of, time_lost_to
+from cfctl.diagnose.impact import (
+    HYPERVISOR,
+    SEEN_BY_CHECK,
+    cost_of,
+    observed,
+    stopped_by_quota,
+    time_lost_to,
+    waiting_for,
+)
 from cfctl.diagnose.record import Actor, Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.cgroup import cpu_quotas, cpu_throttling, groups, memory_stalls
@@ -20,10 +28,6 @@ from cfctl.records import Severity
 if TYPE_CHECKING:
     from cfctl.diagnose.subject import Host
 
-_DEDICATED: Final = Fix(
-    "Give this guest CPUs of its own (pinned, not overcommitted), or a whole machine.", privilege=None
-)
-
 
 @check(
     "HYPERVISOR_PRESENT",
@@ -32,8 +36,9 @@ _DEDICATED: Final = Fix(
     Area.VIRTUALISATION,
     rule="a hypervisor is detected",
     source="CPUID flag hypervisor, DMI, device tree",
-    scope=Scope.MACHINE,
+    solution="Read what is unobservable below as the host's part; for microseconds use a whole machine.",
     impact=time_lost_to(*HYPERVISOR),
+    scope=Scope.MACHINE,
 )
 def hypervisor_present(host: Host) -> Outcome:
     """The hypervisor may stop a virtual CPU at any time, and the guest does not see it; frequency,
@@ -47,7 +52,6 @@ def hypervisor_present(host: Host) -> Outcome:
     return Issue(
         f"The hypervisor is {found}.",
         Fix(
-            "Read what is unobservable below as the host's part; for microseconds use a whole machine.",
             privilege=None,
         ),
         actor=Actor.INFORMATIONAL,
@@ -61,9 +65,10 @@ def hypervisor_present(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="steal surely > 0.1 % of a CPU's time; high > 1 %, critical > 5 %, by the lower bound",
     source="judgement; measured: 30 ms lost while steal counted 0 ticks",
+    solution="Give this guest CPUs of its own (pinned, not overcommitted), or a whole machine.",
+    impact=time_lost_to(*HYPERVISOR),
     scope=Scope.MACHINE,
     sample=cpu_times,
-    impact=time_lost_to(*HYPERVISOR),
 )
 def cpu_steal(host: Host) -> Outcome:
     """The guest was ready to run and did not get the CPU; nothing in the guest can prevent it."""
@@ -80,7 +85,8 @@ def cpu_steal(host: Host) -> Outcome:
     worst = max(ticks, key=lambda cpu: ticks[cpu], default=0)
     count = ticks.get(worst, 0)
     # Both samples count whole ticks: the time between them is known to one tick either way.
-    low, high = (max(0, count + error) / USER_HZ / change.seconds for error in (-1, 1))
+    tick_share = 1 / USER_HZ / change.seconds
+    low, high = (max(0, count + error) * tick_share for error in (-1, 1))
     host.saw("/proc/stat steal, ticks of 10 ms", ticks, f"cpu{worst} +{count} in {change.seconds:.1f} s")
     if sum(ticks.values()) == 0:
         return Pass(f"below the resolution of 10 ms in {change.seconds:.1f} s (which is not none)")
@@ -92,9 +98,11 @@ def cpu_steal(host: Host) -> Outcome:
     severity = Severity.CRITICAL if low > 0.05 else Severity.HIGH if low > 0.01 else None
     return Issue(
         f"{found} was stolen in {change.seconds:.1f} s.",
-        _DEDICATED,
+        Fix(privilege=None),
         severity=severity,
-        impact_ns_per_s=low * 1e9,
+        observed=observed(
+            count * tick_share * 1e9, f"steal of CPU {worst}, counted in ticks of 10 ms", tick_share * 1e9
+        ),
     )
 
 
@@ -105,6 +113,8 @@ def cpu_steal(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="cpu.max or cpu.cfs_quota_us is set on the group or any ancestor",
     source="kernel, Documentation/scheduler/sched-bwc.rst; kubernetes#67577",
+    solution="Remove the CPU limit (Kubernetes: whole CPUs, static CPU manager; docker: --cpuset-cpus instead of --cpus).",
+    impact=stopped_by_quota(),
     scope=Scope.MACHINE,
 )
 def cgroup_cpu_quota(host: Host) -> Outcome:
@@ -125,7 +135,6 @@ def cgroup_cpu_quota(host: Host) -> Outcome:
     return Issue(
         f"The quota is {tightest.cpus:g} CPUs per {tightest.period_us / 1000:g} ms.",
         Fix(
-            "Remove the CPU limit (Kubernetes: whole CPUs, static CPU manager; docker: --cpuset-cpus instead of --cpus).",
             (Command(f"echo {lift} > {tightest.path}", tightest.path.lstrip("/")),),
         ),
         scope=outside,
@@ -139,6 +148,8 @@ def cgroup_cpu_quota(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="nr_throttled rises during the interval",
     source="kernel, Documentation/scheduler/sched-bwc.rst",
+    solution="Remove or raise the CPU limit: CGROUP_CPU_QUOTA names it.",
+    impact=stopped_by_quota(),
     sample=cpu_throttling,
 )
 def cgroup_cpu_throttled(host: Host) -> Outcome:
@@ -153,9 +164,8 @@ def cgroup_cpu_throttled(host: Host) -> Outcome:
         return Pass("not throttled during the interval")
     return Issue(
         f"Stopped in {periods} periods, {stopped_ns / 1e6:.1f} ms in {change.seconds:.1f} s.",
-        Fix("Remove or raise the CPU limit: CGROUP_CPU_QUOTA names it.", privilege=None),
+        Fix(privilege=None),
         scope=Scope.MACHINE if host.environment.is_container else Scope.PROCESS,
-        impact_ns_per_s=stopped_ns / change.seconds,
     )
 
 
@@ -166,6 +176,8 @@ def cgroup_cpu_throttled(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="the cpuset of the group holds one CPU of several online, and the program has more than one thread",
     source="kernel, Documentation/admin-guide/cgroup-v2.rst, cpuset",
+    solution="Give the group more CPUs (systemd: AllowedCPUs=; docker: --cpuset-cpus).",
+    impact=waiting_for("cpu"),
 )
 def cgroup_cpuset(host: Host) -> Outcome:
     """All threads of the program take turns on one CPU, whatever else is idle."""
@@ -181,7 +193,7 @@ def cgroup_cpuset(host: Host) -> Outcome:
         return Pass(f"one thread on CPU {format_cpu_list(allowed)}")
     return Issue(
         f"{threads} threads share CPU {format_cpu_list(allowed)}.",
-        Fix("Give the group more CPUs (systemd: AllowedCPUs=; docker: --cpuset-cpus).", privilege=None),
+        Fix(privilege=None),
         scope=Scope.MACHINE if host.environment.is_container else Scope.PROCESS,
     )
 
@@ -193,6 +205,8 @@ def cgroup_cpuset(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="memory.events high or max, or memory.failcnt, rises during the interval",
     source="kernel, Documentation/admin-guide/cgroup-v2.rst, memory.high",
+    solution="Raise memory.high and memory.max of the group.",
+    impact=waiting_for("memory"),
     sample=memory_stalls,
 )
 def cgroup_memory_high(host: Host) -> Outcome:
@@ -205,7 +219,7 @@ def cgroup_memory_high(host: Host) -> Outcome:
         return Pass("the limit was not hit")
     return Issue(
         f"Allocations hit the limit {total} times in {change.seconds:.1f} s.",
-        Fix("Raise memory.high and memory.max of the group.", privilege=None),
+        Fix(privilege=None),
         scope=Scope.MACHINE if host.environment.is_container else Scope.PROCESS,
     )
 
@@ -217,6 +231,8 @@ def cgroup_memory_high(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="cpu.pressure some avg10 of the own group > 5 %",
     source="judgement; kernel, Documentation/accounting/psi.rst",
+    solution="Use fewer busy threads than the group has CPUs, or give it more.",
+    impact=SEEN_BY_CHECK,
     scope=Scope.PROCESS,
 )
 def cgroup_pressure(host: Host) -> Outcome:
@@ -230,8 +246,8 @@ def cgroup_pressure(host: Host) -> Outcome:
         return Pass(f"{share:.2f} % of the last 10 s")
     return Issue(
         f"In {share:.1f} % of the last 10 s a task of the group waited for a CPU.",
-        Fix("Use fewer busy threads than the group has CPUs, or give it more.", privilege=None),
-        impact_ns_per_s=share * 1e7,
+        Fix(privilege=None),
+        observed=observed(share * 1e7, "PSI of the group, average over 10 s", is_bound=True),
     )
 
 
@@ -242,13 +258,14 @@ def cgroup_pressure(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="gVisor's kernel version, or a system call > 1 us",
     source="gVisor documentation, performance guide; judgement",
+    solution="Run with the host's kernel (runc) or in a small virtual machine (kata).",
+    impact=cost_of("syscall", of_target=False),
     scope=Scope.MACHINE,
-    impact=cost_of("syscall"),
 )
 def sandbox_kernel(host: Host) -> Outcome:
     """Each system call is trapped and emulated: microseconds instead of 0.2 us."""
     host.text("proc/version")
-    fix = Fix("Run with the host's kernel (runc) or in a small virtual machine (kata).", privilege=None)
+    fix = Fix(privilege=None)
     if is_gvisor(host.view):
         return Issue("The kernel is gVisor's.", fix)
     if host.facts.measurements is not None:
@@ -265,6 +282,8 @@ def sandbox_kernel(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="seccomp mode 2; medium with more than 3 filters",
     source="kernel, Documentation/userspace-api/seccomp_filter.rst; judgement",
+    solution="Use fewer filters for hot programs (docker: one profile that allows their calls first).",
+    impact=cost_of("syscall", is_bound=True, of_target=False),
     scope=Scope.MACHINE,
 )
 def seccomp_filter(host: Host) -> Outcome:
@@ -282,7 +301,6 @@ def seccomp_filter(host: Host) -> Outcome:
     return Issue(
         f"{count or 'An unknown number of'} filter programs run on each system call.",
         Fix(
-            "Use fewer filters for hot programs (docker: one profile that allows their calls first).",
             privilege=None,
         ),
         severity=Severity.MEDIUM if count is not None and count > 3 else None,
@@ -297,6 +315,8 @@ def seccomp_filter(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="TracerPid is not 0",
     source="ptrace(2)",
+    solution="Detach the tracer.",
+    impact=cost_of("syscall", is_bound=True, of_target=False),
     scope=Scope.PROCESS,
 )
 def ptraced(host: Host) -> Outcome:
@@ -307,5 +327,5 @@ def ptraced(host: Host) -> Outcome:
     name = status(host.view, tracer, "Name") if host.view.exists(f"proc/{tracer}/status") else "?"
     return Issue(
         f"Process {tracer} ({name}) traces it.",
-        run("Detach the tracer.", f"kill -INT {tracer}", privilege=None),
+        run(f"kill -INT {tracer}", privilege=None),
     )

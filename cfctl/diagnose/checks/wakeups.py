@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Fix
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import COSTS, HYPERVISOR, JITTER, PER_ROUND_TRIP, cost_of, time_lost_to
+from cfctl.diagnose.impact import COSTS, HYPERVISOR, JITTER, PER_FAULT, PER_ROUND_TRIP, cost_of, time_lost_to
 from cfctl.diagnose.record import Area, Scope
 from cfctl.host.processes import process_counters
 from cfctl.records import Severity
@@ -26,9 +26,10 @@ _FAULT_LIMIT_RATIO: Final = 1e-3
     Area.INTERRUPTS,
     rule="gaps without an event of this kernel take > 0.1 % of a CPU's time; high > 1 %",
     source="judgement; measured: 0.50 % lost this way while steal counted 0 ticks",
+    solution="Give this guest CPUs of its own (pinned, not overcommitted), or a whole machine.",
+    impact=time_lost_to(*HYPERVISOR),
     scope=Scope.MACHINE,
     needs=(JITTER,),
-    impact=time_lost_to(*HYPERVISOR),
     verify="cfctl probe jitter",
 )
 def hypervisor_noise(host: Host) -> Outcome:
@@ -41,14 +42,10 @@ def hypervisor_noise(host: Host) -> Outcome:
     if share <= 0.001:
         return Pass(f"{share:.3%}{cpu} went without an event of this kernel")
     below = "the hypervisor or host" if host.environment.is_guest else "firmware (SMI)"
-    advice = (
-        "Give this guest CPUs of its own (pinned, not overcommitted), or a whole machine."
-        if host.environment.is_guest
-        else "Switch off USB legacy support, power capping and patrol scrub in the firmware's setup."
-    )
+    firmware = "Switch off USB legacy support, power capping and patrol scrub in the firmware's setup."
     return Issue(
         f"{share:.2%}{cpu} went to {below}, by elimination.",
-        Fix(advice, privilege=None),
+        Fix(privilege=None, solution=None if host.environment.is_guest else firmware),
         severity=Severity.HIGH if share > 0.01 else None,
     )
 
@@ -60,6 +57,7 @@ def hypervisor_noise(host: Host) -> Outcome:
     Area.VIRTUALISATION,
     rule="futex round trip between two CPUs > 20 us",
     source="measured: 37-43 us in a guest, 4-5 us on one CPU",
+    solution="Let the waiting thread poll, keep threads that talk on one CPU, or stop CPUs from sleeping (CPU_HALTPOLL_OFF, CPU_CSTATE_DEEP).",
     scope=Scope.PROCESS,
     needs=(COSTS,),
     impact=cost_of("futex_cross_cpu", PER_ROUND_TRIP, less="futex_same_cpu"),
@@ -75,8 +73,6 @@ def guest_kick_cost(host: Host) -> Outcome:
     return Issue(
         f"A round trip between two CPUs takes {shown}.",
         Fix(
-            "Let the waiting thread poll, keep threads that talk on one CPU, or stop CPUs from sleeping "
-            "(CPU_HALTPOLL_OFF, CPU_CSTATE_DEEP).",
             privilege=None,
         ),
     )
@@ -89,6 +85,8 @@ def guest_kick_cost(host: Host) -> Outcome:
     Area.MEMORY,
     rule="minor faults of the target times the measured cost of one > 0.1 % of the time",
     source="judgement; measured: 1.5 us a fault, 4.2 us at p99",
+    solution="Touch buffers before the hot phase and keep freed memory (MALLOC_TRIM_THRESHOLD_=-1 MALLOC_MMAP_MAX_=0).",
+    impact=cost_of("page_fault", PER_FAULT),
     scope=Scope.PROCESS,
     sample=process_counters,
     needs=("pid", COSTS),
@@ -109,9 +107,7 @@ def minor_faults(host: Host) -> Outcome:
     return Issue(
         f"{rate:.0f} faults a second take {lost_ns_per_s / 1e9:.2%} of the time.",
         Fix(
-            "Touch buffers before the hot phase and keep freed memory "
-            "(MALLOC_TRIM_THRESHOLD_=-1 MALLOC_MMAP_MAX_=0).",
             privilege=None,
         ),
-        impact_ns_per_s=lost_ns_per_s,
+        events_per_s=rate,
     )

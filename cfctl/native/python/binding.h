@@ -28,6 +28,7 @@ extern const struct cf_binding_topic cf_topic_pool;
 extern const struct cf_binding_topic cf_topic_track;
 extern const struct cf_binding_topic cf_topic_bus;
 extern const struct cf_binding_topic cf_topic_hlc;
+extern const struct cf_binding_topic cf_topic_outcome;
 
 /* Types and objects that more than one topic needs; one per module, so per interpreter. */
 struct cf_module_state {
@@ -55,11 +56,22 @@ PyTypeObject *cf_add_type(PyObject *module, PyType_Spec *spec);
  * type. */
 void cf_free_instance(PyObject *self);
 
+/* Sets methods of a mutable heap type whose bound forms its instances keep: in one PyObject * for
+ * each, one after the other from an offset, which the type's own functions visit and clear. The
+ * definitions, which end with a NULL entry, are not copied. 0, or -1 with an exception. */
+int cf_keep_methods(PyTypeObject *owner, PyMethodDef *definitions, Py_ssize_t first_offset);
+
 /* Returns the instrument id of an Operation object; -1 with TypeError for anything else. */
 int64_t cf_operation_id(struct cf_module_state *state, PyObject *operation);
 
 /* Returns the state of the module whose type an Operation is, or derives from. */
 struct cf_module_state *cf_operation_state(PyObject *operation);
+
+/* Returns whether an exception, or the one that is raised, is a failure of what it leaves: any but
+ * SystemExit with a status of 0 (sys.exit(), sys.exit(None), sys.exit(0)), by which a program ends
+ * well. The exception that is raised stays. */
+int cf_is_error(PyObject *exception);
+int cf_raised_error(void);
 
 /* Methods of Operation that return a handle: `begin()` a running one, `span()` one that __enter__
  * begins. */

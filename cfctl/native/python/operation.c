@@ -14,6 +14,7 @@ struct operation_object {
     PyObject *name;
     PyObject *labels; /* tuple of (key, value) */
     struct cf_module_state *state;
+    PyObject *kept[2]; /* the bound methods of kept_methods */
 };
 
 int64_t cf_operation_id(struct cf_module_state *state, PyObject *operation) {
@@ -118,6 +119,8 @@ static int operation_traverse(PyObject *object, visitproc visit, void *arg) {
     struct operation_object *self = (struct operation_object *)object;
     Py_VISIT(Py_TYPE(object));
     Py_VISIT(self->labels);
+    Py_VISIT(self->kept[0]);
+    Py_VISIT(self->kept[1]);
     return 0;
 }
 
@@ -125,6 +128,8 @@ static int operation_clear(PyObject *object) {
     struct operation_object *self = (struct operation_object *)object;
     Py_CLEAR(self->name);
     Py_CLEAR(self->labels);
+    Py_CLEAR(self->kept[0]);
+    Py_CLEAR(self->kept[1]);
     return 0;
 }
 
@@ -161,7 +166,7 @@ static PyObject *operation_enter(PyObject *object, PyObject *unused) {
 static PyObject *operation_exit(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     uint64_t end_tick = cf_ticks();
     cf_span_end(&cf_thread, ((struct operation_object *)object)->instrument, end_tick,
-                count > 0 && args[0] != Py_None);
+                count > 1 && args[1] != Py_None && cf_is_error(args[1]));
     Py_RETURN_NONE;
 }
 
@@ -267,9 +272,13 @@ static PyObject *operation_record_many(PyObject *object, PyObject *values) {
     Py_RETURN_NONE;
 }
 
-static PyMethodDef operation_methods[] = {
+static PyMethodDef kept_methods[] = {
     {"__enter__", operation_enter, METH_NOARGS, "Begin a sample on this thread."},
     {"__exit__", CF_FASTCALL(operation_exit), METH_FASTCALL, "End the sample; errors are counted."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef operation_methods[] = {
     {"record_ticks", CF_FASTCALL(operation_record_ticks), METH_FASTCALL,
      "Add a sample of so many ticks that ends now."},
     {"record_since", CF_FASTCALL(operation_record_since), METH_FASTCALL,
@@ -306,15 +315,17 @@ static PyType_Slot operation_slots[] = {
 static PyType_Spec operation_spec = {
     .name = "cfctl._native.Operation",
     .basicsize = sizeof(struct operation_object),
-    .flags =
-        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .slots = operation_slots,
 };
 
 static int operation_add(PyObject *module) {
     struct cf_module_state *state = PyModule_GetState(module);
     state->operation_type = cf_add_type(module, &operation_spec);
-    return state->operation_type ? 0 : -1;
+    if (!state->operation_type)
+        return -1;
+    Py_ssize_t kept = offsetof(struct operation_object, kept);
+    return cf_keep_methods(state->operation_type, kept_methods, kept);
 }
 
 const struct cf_binding_topic cf_topic_operation = {NULL, operation_add};

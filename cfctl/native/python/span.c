@@ -76,7 +76,8 @@ static PyObject *span_enter(PyObject *object, PyObject *unused) {
 
 static PyObject *span_exit(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     uint64_t end_tick = cf_ticks();
-    if (finish((struct span_object *)object, end_tick, count > 0 && args[0] != Py_None) < 0)
+    int failed = count > 1 && args[1] != Py_None && cf_is_error(args[1]);
+    if (finish((struct span_object *)object, end_tick, failed) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

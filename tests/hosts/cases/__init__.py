@@ -69,7 +69,10 @@ GOOD: Final = Measurements(
         name: Measurement(ns, "ns", method="median")
         for name, ns in (
             ("monotonic", 22.6), ("syscall", 165.0), ("page_fault", 1500.0), ("futex_same_cpu", 4000.0),
-            ("futex_cross_cpu", 9000.0),
+            ("futex_cross_cpu", 9000.0), ("tick", 10.0), ("context_switch", 2000.0), ("wakeup", 84e3),
+            ("wakeup_p99", 130e3), ("huge_fault", 110e3), ("pause", 11e3), ("migration", 5e3),
+            ("sibling", 4e8), ("cache_line_near", 26.0), ("cache_line_far", 90.0), ("fsync", 1e6), ("fsync_p99", 3e6),
+            ("gil_hand_over", 5e6), ("gc_collection", 11e6),
         )
     },
     lost=(
@@ -77,8 +80,11 @@ GOOD: Final = Measurements(
         LostTime(2, "hypervisor or firmware", 1e3, 0.2, 3, "by elimination"),
     ),
     effects={
-        name: Effect(before, after, Measurement(before - after, "ns/wake-up", 2e3, 4000, "in turn"), 5e3)
-        for name, before, after in (("slack", 84e3, 31e3), ("pm_qos", 30e3, 13e3))
+        name: Effect(before, after, Measurement(before - after, unit, 2e3, 4000, "in turn"), 5e3)
+        for name, unit, before, after in (
+            ("slack", "ns/wake-up", 84e3, 31e3), ("pm_qos", "ns/wake-up", 30e3, 13e3),
+            ("idle", "ns/wake-up", 31e3, 15e3), ("socket", "ns/round trip", 60e3, 20e3),
+        )
     },
 )  # fmt: skip
 

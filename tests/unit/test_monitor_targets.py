@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +13,14 @@ from hypothesis import strategies as st
 
 from cfctl.errors import ConfigError, InputError
 from cfctl.monitor.check import InconclusivePolicy, run_check, sentence
-from cfctl.monitor.metric import Metric, Reading, Subject, all_metrics
+from cfctl.monitor.metric import gauges
+from cfctl.monitor.snapshot import Series, Snapshot
+from cfctl.monitor.target_file import EXAMPLES, read_targets
 from cfctl.monitor.targets import (
     BUILT_IN_TARGETS,
     Operator,
     Target,
     TargetSeverity,
-    read_targets,
     select,
 )
 from cfctl.records import Measurement, Verdict
@@ -76,11 +78,8 @@ def test_a_smaller_uncertainty_never_turns_a_verdict_around(
     assert judged.judge(Measurement(value, "ns", 0.0)) is not Verdict.INCONCLUSIVE
 
 
-def metrics(**values: Measurement) -> dict[str, Metric]:
-    def measuring(value: Measurement) -> Callable[[Subject], Reading]:
-        return lambda _: Reading(value, "a test")
-
-    return {name: Metric(name, value.unit, measuring(value)) for name, value in values.items()}
+def snapshot(**values: Measurement) -> Snapshot:
+    return Snapshot(0, 10**9, tuple(Series(name, value, (), "a test") for name, value in values.items()))
 
 
 @pytest.mark.parametrize(
@@ -100,9 +99,7 @@ def test_the_verdict_over_all_follows_severity_and_policy(
     value: float | None, severity: str, policy: str, expected: str
 ) -> None:
     measured = Measurement.missing("ns", "why") if value is None else Measurement(value, "ns", 1.0)
-    document = run_check(
-        [target("<", 10, severity)], Subject(), InconclusivePolicy(policy), metrics(m=measured)
-    )
+    document = run_check([target("<", 10, severity)], snapshot(m=measured), InconclusivePolicy(policy))
     assert document.verdict == expected
     assert document.results[0].verdict == (
         "inconclusive" if value is None else "fail" if value > 10 else "pass"
@@ -110,26 +107,41 @@ def test_the_verdict_over_all_follows_severity_and_policy(
 
 
 def test_a_missed_target_outweighs_an_inconclusive_one() -> None:
-    found = metrics(m=Measurement(15.0, "ns", 1.0), n=Measurement.missing("ns", "why"))
+    found = snapshot(m=Measurement(15.0, "ns", 1.0), n=Measurement.missing("ns", "why"))
     other = Target("n", "n", Operator.BELOW, 1.0, "ns", TargetSeverity.CRITICAL)
-    assert run_check([other, target("<", 10)], Subject(), metrics=found).verdict is Verdict.FAIL
+    assert run_check([other, target("<", 10)], found).verdict is Verdict.FAIL
 
 
-def test_each_metric_is_measured_once_however_many_targets_name_it() -> None:
-    calls = []
+def test_a_target_judges_each_series_that_its_patterns_match() -> None:
+    labels = ((("operation", "parse"),), (("operation", "load"),), (("operation", "lock"),))
+    found = Snapshot(
+        0,
+        1,
+        tuple(Series("m", Measurement(5.0 + 10 * n, "ns", 0.1), label) for n, label in enumerate(labels)),
+    )
+    asked = replace(target("<", 10), where=(("operation", "[pl]o*"),))
+    assert [r.labels for r in run_check([asked], found).results] == [labels[1], labels[2]]
+    assert [r.verdict for r in run_check([target("<", 10)], found).results] == ["pass", "fail", "fail"]
 
-    def measure(subject: Subject) -> Reading:
-        calls.append(subject)
-        return Reading(Measurement(5.0, "ns", 0.1), "a test")
 
-    targets = [target("<", 10, name="a"), target(">", 1, name="b")]
-    document = run_check(targets, Subject(pid=7), metrics={"m": Metric("m", "ns", measure)})
-    assert [subject.pid for subject in calls] == [7]
-    assert len(document.results) == 2
+def test_a_target_that_nothing_matches_is_inconclusive_and_says_what_is_missing() -> None:
+    asked = replace(target("<", 10), where=(("operation", "nobody"),))
+    found = Snapshot(0, 1, (Series("m", Measurement(5.0, "ns", 0.1), (("operation", "parse"),)),))
+    result = run_check([asked], found).results[0]
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.measurement.reason == "Nothing that has m matches operation nobody."
+    assert "has n." in str(run_check([replace(asked, metric="n")], found).results[0].measurement.reason)
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "expected"), [("<", 7, 3), ("<", 12, -2), (">", 12, 2), ("within", -12, -2)]
+)
+def test_the_margin_is_what_is_left_to_the_threshold(operator: str, value: float, expected: float) -> None:
+    assert target(operator, 10).margin(Measurement(value, "ns", 0.1)) == expected
 
 
 def test_the_sentence_of_a_result_names_value_error_unit_and_what_was_wanted() -> None:
-    document = run_check([target("within", 10)], Subject(), metrics=metrics(m=Measurement(3.14, "ns", 0.5)))
+    document = run_check([target("within", 10)], snapshot(m=Measurement(3.14, "ns", 0.5)))
     assert sentence(document.results[0]) == "m of a test: 3.1 ns ± 0.50 ns, wanted within 10 ns."
 
 
@@ -167,16 +179,24 @@ WHOLE = {"metric": "memory_rss", "operator": "<", "threshold": "1 GB"}
         (5, "no table"),
         (True, "no table"),
         ({}, "no 'metric'"),
-        (WHOLE | {"metric": "mood"}, "'mood' is not known"),
+        (WHOLE | {"metric": "mood"}, "metric 'mood', which is not known"),
         (WHOLE | {"metric": ["memory_rss"]}, "is not known"),
-        (WHOLE | {"operator": "~"}, "'~' is not known"),
-        (WHOLE | {"threshold": "1 parsec"}, "'1 parsec' can not be used"),
-        (WHOLE | {"threshold": "1 ns"}, "'1 ns' can not be used"),
-        (WHOLE | {"threshold": 5}, "5 can not be used"),
-        (WHOLE | {"threshold": True}, "True can not be used"),
-        (WHOLE | {"threshold": "-1 GB"}, "can not be used"),
-        (WHOLE | {"severity": "grave"}, "'grave' is not known"),
-        (WHOLE | {"treshold": 1}, "unknown key 'treshold'"),
+        (WHOLE | {"operator": "~"}, "operator '~', which is not known"),
+        (WHOLE | {"threshold": "1 parsec"}, "can not have threshold '1 parsec'"),
+        (WHOLE | {"threshold": "1 ns"}, "can not have threshold '1 ns'"),
+        (WHOLE | {"threshold": 5}, "can not have threshold 5"),
+        (WHOLE | {"threshold": True}, "can not have threshold True"),
+        (WHOLE | {"threshold": "-1 GB"}, "zero or more"),
+        (WHOLE | {"severity": "grave"}, "severity 'grave', which is not known"),
+        (WHOLE | {"treshold": 1}, "unknown key 'treshold'. Is 'threshold' meant?"),
+        (WHOLE | {"metric": "memory_rs"}, "Is 'memory_rss' meant?"),
+        (WHOLE | {"for": 5}, "a time with its unit"),
+        (WHOLE | {"for": "5 parsec"}, "'5 parsec'"),
+        (WHOLE | {"where": {"pid": 5}}, 'label = "pattern"'),
+        (WHOLE | {"metric": "memory_used", "where": {"pid": "5"}}, "memory_used has none"),
+        (WHOLE | {"recovery": "2 GB"}, "wrong side"),
+        (WHOLE | {"operator": ">", "recovery": "0.5 GB"}, "wrong side"),
+        (WHOLE | {"no-data": "panic"}, "There are: keep, ok, alert."),
     ],
 )
 def test_a_target_that_can_not_be_read_names_its_file_and_itself(entry: Any, in_message: str) -> None:
@@ -200,7 +220,33 @@ def test_targets_are_chosen_by_name_and_an_unknown_name_is_refused() -> None:
 
 def test_each_built_in_target_has_a_metric_of_its_unit_and_can_fail_and_pass() -> None:
     for built_in in BUILT_IN_TARGETS:
-        assert all_metrics()[built_in.metric].unit == built_in.unit
+        assert gauges()[built_in.metric].unit == built_in.unit
         small, large = (Measurement(built_in.threshold * f, built_in.unit, 0.0) for f in (0.5, 2.0))
         assert built_in.judge(small) is Verdict.PASS
         assert built_in.judge(large) is Verdict.FAIL
+
+
+def test_a_target_says_when_its_miss_becomes_an_alert() -> None:
+    entry = WHOLE | {"for": "30 s", "keep-firing-for": "1min", "recovery": "0.9 GB", "no-data": "alert"}
+    found = {t.name: t for t in read_targets([("f", {"mine": entry | {"where": {"pid": "1*"}}})])}["mine"]
+    assert (found.for_ns, found.keep_firing_for_ns, found.recovery) == (30 * 10**9, 60 * 10**9, 0.9e9)
+    assert (found.no_data, found.where) == ("alert", (("pid", "1*"),))
+
+
+def test_an_error_names_the_line_of_the_key(tmp_path: Path) -> None:
+    file = tmp_path / "cfctl.toml"
+    file.write_text(
+        'unit = "us"\n\n[targets.mine]\nmetric = "memory_rss"\noperator = "<"\nthreshold = "1 parsec"\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        read_targets([(str(file), toml(file.read_text())["targets"])])
+    assert caught.value.what.startswith(f"{file}:6: target 'mine'")
+
+
+def test_an_unknown_target_can_not_be_taken_away() -> None:
+    with pytest.raises(ConfigError, match="Is 'memory' meant"):
+        read_targets([("f", {"memry": False})])
+
+
+def test_there_is_an_example_of_a_threshold_in_each_unit() -> None:
+    assert {metric.unit for metric in gauges().values()} <= EXAMPLES.keys()

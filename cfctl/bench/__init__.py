@@ -1,0 +1,1 @@
+"""Benchmarks of cfctl's own instruments on this machine, as library functions."""

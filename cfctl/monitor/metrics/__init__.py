@@ -1,1 +1,0 @@
-"""The metrics: one function each, registered with @metric; a new module is found by itself."""

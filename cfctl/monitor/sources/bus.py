@@ -1,0 +1,158 @@
+"""The message bus: rates, latencies and losses by topic and process, and what waits on the rings."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from cfctl.bus.rings import Ring, list_rings
+from cfctl.monitor.latency import QUANTILES, distribution, window_mean, window_quantile
+from cfctl.monitor.metric import Labels, Metric, MetricKind, Subject
+from cfctl.monitor.rates import Rates
+from cfctl.monitor.shares import share_with_error
+from cfctl.monitor.snapshot import Found, Moment, Series, Total
+from cfctl.profile.activity import since
+from cfctl.profile.tally import Tally, histogram_tally, merge
+from cfctl.records import Measurement
+
+if TYPE_CHECKING:
+    from cfctl.monitor.segments import LiveSegment
+    from cfctl.segment.records import Entry
+
+PUBLISHER: Final = "bus_publisher"
+SUBSCRIBER: Final = "bus_subscriber"
+_LABELS = ("pid", "process", "topic")
+
+
+class Bus:
+    """Reads publishers and subscriptions of the live segments, and the rings beside them; 50 us each.
+
+    A process's subscriptions to a topic are one series, so that those that ended keep their counts.
+    """
+
+    METRICS: ClassVar[tuple[Metric, ...]] = (
+        Metric("message_rate", "1/s", "Messages delivered per second.", _LABELS),
+        Metric("publish_rate", "1/s", "Messages accepted per second.", _LABELS),
+        Metric("message_latency_mean", "ns", "Mean time from publishing to receiving.", _LABELS),
+        *(
+            Metric(
+                f"message_latency_{name}",
+                "ns",
+                f"Time from publishing to receiving that {quantile:.4g} of the messages do not exceed.",
+                _LABELS,
+            )
+            for name, quantile, _ in QUANTILES
+        ),
+        Metric("packet_loss", "ratio", "Share of the copies for subscribers that were overwritten.", _LABELS),
+        Metric("pending_messages", "1", "Messages the slowest subscription has yet to take.", _LABELS),
+        Metric("active_subscriptions", "1", "Subscriptions that are joined to a live ring.", ("topic",)),
+        Metric("messages_published", "1", "Messages accepted.", _LABELS, MetricKind.COUNTER),
+        Metric("messages_rejected", "1", "Messages refused: the ring was full.", _LABELS, MetricKind.COUNTER),
+        Metric("messages_delivered", "1", "Messages received.", _LABELS, MetricKind.COUNTER),
+        Metric("messages_dropped", "1", "Messages lost after acceptance.", _LABELS, MetricKind.COUNTER),
+        Metric("message_latency", "ns", "From publishing to receiving.", _LABELS, MetricKind.HISTOGRAM),
+    )
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._rates = Rates()
+        # The messages received and dropped by then.
+        self._before: dict[Hashable, tuple[Tally, int]] = {}
+
+    def collect(self, moment: Moment) -> Iterable[Found]:
+        """Return what the bus did since the last call, and what waits now."""
+        published: set[Hashable] = set()
+        received: dict[Hashable, tuple[Tally, int]] = {}
+        for segment in moment.segments:
+            for topic, entries in _by_topic(segment.entries(PUBLISHER)):
+                yield from self._published(segment, topic, entries, moment, published)
+            for topic, entries in _by_topic(segment.entries(SUBSCRIBER)):
+                yield from self._received(segment, topic, entries, moment, received)
+        self._rates.forget_all_but(published | received.keys())
+        self._before = received
+        yield from self._rings(moment)
+
+    def _published(
+        self, segment: LiveSegment, topic: str, entries: list[Entry], moment: Moment, seen: set[Hashable]
+    ) -> Iterator[Found]:
+        labels: Labels = (*segment.labels, ("topic", topic))
+        key = (PUBLISHER, segment.pid, segment.start_time, topic)
+        seen.add(key)
+        published = total(entries, "published")
+        rate = self._rates.per_second(key, moment.monotonic_ns, published, "1/s")
+        yield Series("publish_rate", rate, labels, f"publishers on '{topic}' in process {segment.pid}")
+        yield Total("messages_published", published, labels)
+        yield Total("messages_rejected", total(entries, "rejected"), labels)
+
+    def _received(
+        self, segment: LiveSegment, topic: str, entries: list[Entry], moment: Moment,
+        seen: dict[Hashable, tuple[Tally, int]],
+    ) -> Iterator[Found]:  # fmt: skip
+        labels: Labels = (*segment.labels, ("topic", topic))
+        who = f"subscriptions to '{topic}' in process {segment.pid}"
+        key = (SUBSCRIBER, segment.pid, segment.start_time, topic)
+        tallies = [histogram_tally(entry, "histogram", "delivered", topic) for entry in entries]
+        (tally,) = merge(tally for tally in tallies if tally is not None) or (None,)
+        if tally is None:
+            return
+        dropped = total(entries, "dropped")
+        before, dropped_before = self._before.get(key, (None, 0))
+        seen[key] = tally, dropped
+        part, lost = since(tally, before), max(0, dropped - dropped_before)
+        rate = self._rates.per_second(key, moment.monotonic_ns, tally.count, "1/s")
+        yield Series("message_rate", rate, labels, who)
+        yield Series("message_latency_mean", window_mean(part, segment.scale), labels, who)
+        for name, quantile, needed in QUANTILES:
+            measured = window_quantile(part, segment.scale, quantile, needed)
+            yield Series(f"message_latency_{name}", measured, labels, who)
+        yield Series("packet_loss", share_with_error(lost, part.count + lost, "messages"), labels, who)
+        yield Total("messages_delivered", tally.count, labels)
+        yield Total("messages_dropped", dropped, labels)
+        whole = distribution("message_latency", tally, segment.scale, labels)
+        if whole is not None:
+            yield whole
+
+    def _rings(self, moment: Moment) -> Iterator[Found]:
+        names = {segment.pid: segment.labels for segment in moment.segments}
+        subscriptions: dict[str, set[int]] = {}
+        pending: dict[Labels, int] = {}
+        for ring in self._live_rings(names.keys()):
+            readers = [reader for reader in ring.readers if reader.alive]
+            subscriptions.setdefault(ring.topic, set()).update(reader.subscription for reader in readers)
+            if ring.pid in names:
+                labels: Labels = (*names[ring.pid], ("topic", ring.topic))
+                waiting = max((reader.pending for reader in readers), default=0)
+                pending[labels] = pending.get(labels, 0) + waiting
+        for labels, waiting in pending.items():
+            yield Series("pending_messages", _now(waiting), labels, f"rings of '{dict(labels)['topic']}'")
+        for topic, ids in subscriptions.items():
+            yield Series("active_subscriptions", _now(len(ids)), (("topic", topic),), f"topic '{topic}'")
+
+    def _live_rings(self, pids: Iterable[int]) -> Iterator[Ring]:
+        """Yield the rings of the subject's processes; those that can not be read are no one's."""
+        known = set(pids)
+        for directory in self._subject.segment_directories():
+            for ring in list_rings(directory)[0]:
+                concerned = {ring.pid, *(reader.pid for reader in ring.readers)}
+                if ring.live and (self._subject.pids is None or concerned & known):
+                    yield ring
+
+
+SOURCE = Bus
+
+
+def total(entries: Iterable[Entry], field: str) -> int:
+    """Return the sum of a counter over entries."""
+    values = (entry.values.get(field) for entry in entries)
+    return sum(value for value in values if isinstance(value, int))
+
+
+def _by_topic(entries: Iterable[Entry]) -> Iterable[tuple[str, list[Entry]]]:
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.name, []).append(entry)
+    return groups.items()
+
+
+def _now(count: int) -> Measurement:
+    return Measurement(float(count), "1", 0.0, 1, "counted in the ring files")

@@ -1,0 +1,1 @@
+"""Models of the ring for Spin and relacy, and the faults they must find."""
