@@ -40,8 +40,8 @@ class Wait(enum.StrEnum):
 class BusConfig:
     """The settings of a bus.
 
-    `channel_buffer_size`: messages a ring holds, rounded up to a power of two; a ring takes 4 to 128 B of
-    shared memory for each byte... see `slot_bytes`. `payload_bytes`: payloads up to this stay in their
+    `channel_buffer_size`: messages a ring holds, rounded up to a power of two; each takes a slot of
+    64 or 128 B of shared memory. `payload_bytes`: payloads up to this stay in their
     slot, at most 96; 32 or less makes slots of one cache line, which are a quarter faster. Larger payloads go
     through an arena of `arena_bytes` per ring, of which one may take half. `overwrite`: a full ring
     overwrites its oldest messages, and slow subscribers count what they lost, instead of refusing new

@@ -39,7 +39,7 @@ struct cf_subscription {
     uint64_t left_copies; /* messages of rings that were left, and the dropped of them */
     uint64_t left_dropped;
     uint64_t left_damaged;
-    uint64_t left;         /* rings that were left */
+    uint64_t left; /* rings that were left */
     uint64_t left_ids[CF_SUBSCRIPTION_LEFT];
     struct cf_ring_reader *readers[CF_SUBSCRIPTION_RINGS]; /* higher priority first */
 };
