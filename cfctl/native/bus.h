@@ -36,15 +36,25 @@ struct cf_bus_received {
 
 /* Of a bus's dispatcher: what went through its temporal queues. Sums but for the last two, which
  * are maxima; the phases are the sums of cos and sin of the dispatches' angles in the quantum. */
-#define CF_BUS_DISPATCHER_COUNTS(X)                                                        \
-    X(accepted, "1")                                                                       \
-    X(with_deadline, "1")                                                                  \
-    X(refused, "1")                                                                        \
-    X(delivered, "1")                                                                      \
-    X(late, "1")                                                                           \
-    X(expired, "1") X(held_by_deps, "1") X(unmet_delivered, "1") X(dropped_by_deps, "1")   \
-        X(fifo_violations, "1") X(dependency_violations, "1") X(hlc_order_violations, "1") \
-            X(busy, "ns") X(overhead, "ns") X(idle_pending, "ns") X(dispatches, "1")
+/* clang-format off: it finds no rest in a list without commas */
+#define CF_BUS_DISPATCHER_COUNTS(X) \
+    X(accepted, "1")                \
+    X(with_deadline, "1")           \
+    X(refused, "1")                 \
+    X(delivered, "1")               \
+    X(late, "1")                    \
+    X(expired, "1")                 \
+    X(held_by_deps, "1")            \
+    X(unmet_delivered, "1")         \
+    X(dropped_by_deps, "1")         \
+    X(fifo_violations, "1")         \
+    X(dependency_violations, "1")   \
+    X(hlc_order_violations, "1")    \
+    X(busy, "ns")                   \
+    X(overhead, "ns")               \
+    X(idle_pending, "ns")           \
+    X(dispatches, "1")
+/* clang-format on */
 
 struct cf_bus_dispatched {
 #define CF_COUNT(name, unit) uint64_t name;
