@@ -172,6 +172,8 @@ def _remedy(
         for result in results
         if result.status is Status.ISSUE and result.actor is Actor.YOU
         and result.impact is not None and result.impact.value is not None
+        # A bound is what several issues cost together: none of them alone would save it.
+        and not result.impact_is_bound
         and result.impact.unit == unit and result.impact.value > (result.impact.uncertainty or 0.0)
     ]  # fmt: skip
     if not savings:

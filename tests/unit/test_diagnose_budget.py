@@ -162,6 +162,7 @@ def test_the_largest_measured_part_that_is_yours_is_named() -> None:
     results = [
         issue("SMALL", 5_000), issue("LARGE", 20_000), issue("NOISE", 900_000, 1e6),
         issue("OTHER_UNIT", 1e9, unit="ns/s"), issue("HOST", 60_000, actor=Actor.HOST_OPERATOR),
+        replace(issue("BOUND", 80_000), impact_is_bound=True),
     ]  # fmt: skip
     found = judge(latency([90_000] * 5000), results=results)
     assert found.remedy is not None
