@@ -13,7 +13,7 @@ from cfctl.alloc.growth import TimelinePoint, growth
 from cfctl.alloc.report import ProcessAllocations, ThreadCounts
 from cfctl.errors import SegmentError
 from cfctl.records import Measurement
-from cfctl.segment.file import Liveness, liveness, open_segment, read_all
+from cfctl.segment.file import Liveness, liveness, open_segment, read_all, state_word
 from cfctl.segment.format import HEADER_BYTES, SegmentState
 from cfctl.segment.merge import merge_values
 from cfctl.segment.reader import parse_header, parse_segment
@@ -103,7 +103,7 @@ def process_of_segment(segment: Segment, state: Liveness, local: LocalClock) -> 
     end_ns = elapsed_ns or (points[-1].time_ns if points else 0)
     own = [entry for name, entry in counted.items() if name != "children"]
     return ProcessAllocations(
-        header.pid, header.command_line, _state_word(header, state), header.run_id,
+        header.pid, header.command_line, state_word(header, state), header.run_id,
         header.opened_unix_ns, elapsed_ns, whole, live_bytes, whole.live_blocks + inherited[1],
         *inherited, _peak(record, live_bytes, error), _integer(record, "peak_ns"), threads, shared,
         _integer(record, "children"), _counts(counted.get("children")), size_classes(own), tuple(points),
@@ -176,12 +176,6 @@ def _elapsed_ns(
         if header.state is not SegmentState.CLOSED and points:
             elapsed = max(elapsed, points[-1].time_ns)
     return elapsed if elapsed > 0 else None
-
-
-def _state_word(header: SegmentHeader, state: Liveness) -> str:
-    if state.live:
-        return "live"
-    return "ended" if header.state is SegmentState.CLOSED else "killed"
 
 
 def _rate(count: int, elapsed_ns: int | None, unit: str) -> Measurement:

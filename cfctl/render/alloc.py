@@ -9,8 +9,8 @@ from rich.text import Text
 
 from cfctl.alloc.report import SITES_HINT
 from cfctl.records import Verdict
+from cfctl.render.bars import step_chart
 from cfctl.render.histogram import bar
-from cfctl.render.plot import step_chart
 from cfctl.render.table import ascii_only, cell, column_table, fact_table
 from cfctl.text import safe_text
 from cfctl.units import format_quantity

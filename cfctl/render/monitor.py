@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cfctl.monitor.alerts import AlertState
+from cfctl.render.bars import trend
 from cfctl.render.operations import quantity
 from cfctl.render.table import STATUS_STYLE, ascii_only, cell, column_table
-from cfctl.render.trend import trend
 from cfctl.text import safe_text
 from cfctl.units import format_quantity
 

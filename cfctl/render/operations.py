@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.errors import InputError
 from cfctl.profile.tally import bucket_bounds
+from cfctl.render.bars import bars
 from cfctl.render.table import ascii_only, cell, column_table
 from cfctl.text import safe_text
 from cfctl.units import format_quantity
@@ -36,8 +37,6 @@ _NAME_WIDTH: Final = 20
 _NAME_WIDTH_MAX: Final = 40
 _GAP: Final = 3
 _SPARK_CELLS: Final = 10
-_BLOCKS: Final = "▁▂▃▄▅▆▇█"
-_ASCII_BLOCKS: Final = "_.:-=+*#"
 
 
 def parse_columns(text: str) -> tuple[str, ...]:
@@ -166,7 +165,6 @@ def sparkline(buckets: Sequence[tuple[int, int]], plain: bool) -> str:
     """
     if not buckets:
         return "-"
-    blocks = _ASCII_BLOCKS if plain else _BLOCKS
     positions = [(math.log2(1 + sum(bucket_bounds(bucket)) / 2), samples) for bucket, samples in buckets]
     low, high = positions[0][0], positions[-1][0]
     cells = [0] * _SPARK_CELLS
@@ -174,9 +172,7 @@ def sparkline(buckets: Sequence[tuple[int, int]], plain: bool) -> str:
         index = int((position - low) / (high - low) * _SPARK_CELLS) if high > low else 0
         cells[min(index, _SPARK_CELLS - 1)] += samples
     most = math.log1p(max(cells))
-    return "".join(
-        blocks[round(math.log1p(count) / most * (len(blocks) - 1))] if count else " " for count in cells
-    ).rstrip()
+    return bars([math.log1p(count) / most if count else None for count in cells], plain).rstrip()
 
 
 def name_cell(operation: OperationStatistics) -> Text:

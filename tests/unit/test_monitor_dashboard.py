@@ -21,8 +21,8 @@ from cfctl.monitor.snapshot import History, Series, Snapshot
 from cfctl.monitor.targets import BUILT_IN_TARGETS, Target
 from cfctl.monitor.watch import Observation
 from cfctl.records import Measurement
+from cfctl.render.bars import trend
 from cfctl.render.monitor import SECTIONS, Dashboard, summary_line
-from cfctl.render.trend import trend
 
 if TYPE_CHECKING:
     from cfctl.diagnose.run import Request
