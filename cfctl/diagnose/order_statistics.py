@@ -31,14 +31,17 @@ def quantile_ranks(count: int, quantile: float) -> tuple[int, int]:
     first = max(0, math.floor(count * quantile - spread))
     last = min(count, math.ceil(count * quantile + spread))
     low = high = None
-    below = 0.0
+    below, odds = 0.0, quantile / (1 - quantile)
+    exactly = _binomial(count, quantile, first)
     for rank in range(first, last + 1):
         # P(B < rank) is `below` here, P(B <= rank) after the addition.
         if below <= tail:
             low = rank
-        below += _binomial(count, quantile, rank)
-        if high is None and below >= 1 - tail:
+        below += exactly
+        if below >= 1 - tail:
             high = rank + 1
+            break
+        exactly *= (count - rank) / (rank + 1) * odds
     return low or 0, high or count + 1
 
 

@@ -185,7 +185,7 @@ def _buckets(found: Distribution, edges_ns: tuple[int, ...] | None = None) -> li
     return [*((repr(edge / 1e9), float(seen)) for edge, seen in chosen), ("+Inf", float(found.count))]
 
 
-_GUIDE_GAUGES: Final = (
+GUIDE_GAUGES: Final = (
     ("throughput_messages_per_second", "message_rate", 1.0, sum, "Messages delivered per second."),
     ("active_subscriptions", "active_subscriptions", 1.0, sum, "Subscriptions that are open."),
     ("cpu_usage_percent", "cpu_utilization", 100.0, max, "CPU time of the machine that was not idle."),
@@ -199,7 +199,7 @@ _GUIDE_GAUGES: Final = (
     ),
     ("hlc_drift_nanoseconds", "hlc_drift", 1.0, max, "How far a hybrid logical clock runs ahead, the most."),
 )
-_GUIDE_COUNTERS: Final = (
+GUIDE_COUNTERS: Final = (
     ("messages_published", "messages_published", "Messages accepted."),
     ("messages_delivered", "messages_delivered", "Messages received, once for each subscription."),
     ("messages_dropped", "messages_dropped", "Messages lost after they were accepted."),
@@ -214,11 +214,11 @@ def guide_families(snapshot: Snapshot, ledger: Ledger) -> Iterator[Family]:
     """
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-    for name, metric, scale, combine, meaning in _GUIDE_GAUGES:
+    for name, metric, scale, combine, meaning in GUIDE_GAUGES:
         values = [s.measurement.value for s in snapshot.of(metric) if s.measurement.value is not None]
         if values:
             yield GaugeMetricFamily(f"chronofabric_{name}", meaning, value=combine(values) * scale)
-    for name, metric, meaning in _GUIDE_COUNTERS:
+    for name, metric, meaning in GUIDE_COUNTERS:
         yield CounterMetricFamily(f"chronofabric_{name}", meaning, value=ledger.total(metric))
     whole = ledger.distribution("message_latency")
     if whole is not None:

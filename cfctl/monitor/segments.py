@@ -41,28 +41,38 @@ class LiveSegment:
         return tuple(entry for entry in self.segment.entries if entry.kind == kind)
 
 
-def live_segments(subject: Subject) -> tuple[tuple[LiveSegment, ...], tuple[str, ...]]:
-    """Return the segments of the subject's live processes, and one sentence per one that can not be read.
+class LiveSegments:
+    """Reads the segments of a subject's live processes again and again.
 
-    About 0.2 ms per process and 20 us per operation. Raises SegmentError for an unusable directory.
+    What has ended never lives again, and is not looked at a second time. Not thread-safe.
     """
-    listing = list_segments(subject.segment_directories())
-    local = local_clock()
-    problems = [f"{u.path.name}: {u.error}" for u in listing.unreadable]
-    try:
-        saved = saved_rate()
-    except StateError as error:
-        saved = None
-        problems.append(str(error))
-    found = []
-    for file in listing.files:
-        if file.liveness.live and (subject.pids is None or file.header.pid in subject.pids):
-            try:
-                found.append(live_segment(file, local, saved))
-            except SegmentError as error:
-                # A process that ended since it was listed takes nothing with it that a monitor needs.
-                problems.append(f"{file.path.name}: {error}")
-    return tuple(found), tuple(problems)
+
+    def __init__(self) -> None:
+        self._ended: frozenset[Path] = frozenset()
+
+    def __call__(self, subject: Subject) -> tuple[tuple[LiveSegment, ...], tuple[str, ...]]:
+        """Return the segments, and one sentence per one that can not be read.
+
+        Raises SegmentError for an unusable directory.
+        """
+        listing = list_segments(subject.segment_directories(), self._ended)
+        self._ended |= {file.path for file in listing.files if not file.liveness.live}
+        local = local_clock()
+        problems = [f"{u.path.name}: {u.error}" for u in listing.unreadable]
+        try:
+            saved = saved_rate()
+        except StateError as error:
+            saved = None
+            problems.append(str(error))
+        found = []
+        for file in listing.files:
+            if file.liveness.live and (subject.pids is None or file.header.pid in subject.pids):
+                try:
+                    found.append(live_segment(file, local, saved))
+                except SegmentError as error:
+                    # A process that ended since it was listed takes nothing with it that a monitor needs.
+                    problems.append(f"{file.path.name}: {error}")
+        return tuple(found), tuple(problems)
 
 
 def segment_of(path: Path) -> LiveSegment:

@@ -14,7 +14,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from cfctl.monitor.alerts import AlertState, PerformanceAlert
-from cfctl.monitor.families import OTHER, Exposition, factor, family_name
+from cfctl.monitor.families import (
+    GUIDE_COUNTERS,
+    GUIDE_GAUGES,
+    OTHER,
+    Exposition,
+    factor,
+    family_name,
+)
 from cfctl.monitor.latency import EDGES_NS, distribution
 from cfctl.monitor.ledger import Ledger
 from cfctl.monitor.metric import MetricKind, all_metrics, gauges
@@ -207,6 +214,11 @@ def test_every_metric_has_a_valid_name_that_says_its_unit(name: str) -> None:
         assert exported_name.endswith("_seconds")
         assert factor(metric) == 1e-9
     assert metric.kind is not MetricKind.HISTOGRAM or metric.unit in {"ns", "B"}
+
+
+def test_every_name_of_the_guide_stands_for_a_metric_that_exists() -> None:
+    named = {row[1] for row in (*GUIDE_GAUGES, *GUIDE_COUNTERS)} | {"message_latency"}
+    assert named <= set(all_metrics())
 
 
 def test_a_rule_is_true_while_its_target_is_missed() -> None:

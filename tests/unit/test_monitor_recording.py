@@ -17,7 +17,7 @@ from cfctl.errors import InputError, StateError
 from cfctl.monitor.alerts import AlertBook
 from cfctl.monitor.metric import Subject
 from cfctl.monitor.recording import Recorder, decoded, documents, encoded, replay
-from cfctl.monitor.segments import live_segments
+from cfctl.monitor.segments import LiveSegments
 from cfctl.monitor.snapshot import Collector, Distribution, Series, Snapshot, Total
 from cfctl.monitor.targets import BUILT_IN_TARGETS
 from cfctl.monitor.watch import Observation
@@ -47,7 +47,7 @@ def test_a_recording_gives_back_its_observations(tmp_path: Path) -> None:
     transitions = book.update(SNAPSHOT)
     assert transitions
     first = Observation(SNAPSHOT, book.alerts(), transitions, targets_current=False)
-    second = Observation(Collector(Subject(), live_segments).collect(), (), ())
+    second = Observation(Collector(Subject(), LiveSegments()).collect(), (), ())
     for each in (first, second):
         with Recorder(path) as recorder:
             recorder.append(each)

@@ -79,7 +79,7 @@ def check(
     from cfctl.host.fingerprint import fingerprint
     from cfctl.monitor.check import InconclusivePolicy, run_check
     from cfctl.monitor.metric import Subject
-    from cfctl.monitor.segments import live_segments
+    from cfctl.monitor.segments import LiveSegments
     from cfctl.monitor.snapshot import Collector
     from cfctl.render.check import render
 
@@ -95,7 +95,7 @@ def check(
     if junit is not None:
         check_writable(junit)
     chosen = load_targets(targets, target or ())
-    collector = Collector(Subject((os.getpid() if pid is None else pid,), settle=settle), live_segments)
+    collector = Collector(Subject((os.getpid() if pid is None else pid,), settle=settle), LiveSegments())
     snapshot = next(collector.snapshots(window_ns / 1e9))
     document = run_check(chosen, snapshot, InconclusivePolicy(policy), fingerprint())
     result.emit(document, render)

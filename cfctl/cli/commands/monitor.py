@@ -154,11 +154,11 @@ def _monitor(reloading: session.Reloading, pids: list[int] | None, all_users: bo
     from cfctl.monitor.alerts import AlertBook
     from cfctl.monitor.explain import explain
     from cfctl.monitor.metric import Subject
-    from cfctl.monitor.segments import live_segments
+    from cfctl.monitor.segments import LiveSegments
     from cfctl.monitor.snapshot import Collector
     from cfctl.monitor.watch import Monitor
 
-    collector = Collector(Subject(tuple(pids) if pids else None, all_users), live_segments)
+    collector = Collector(Subject(tuple(pids) if pids else None, all_users), LiveSegments())
     book = AlertBook(reloading.load(), explain)
     return Monitor(
         collector, book, interval_s(interval), reload=reloading, targets_current=lambda: reloading.current

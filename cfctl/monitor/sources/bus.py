@@ -25,7 +25,7 @@ _LABELS = ("pid", "process", "topic")
 
 
 class Bus:
-    """Reads publishers and subscriptions of the live segments, and the rings beside them; 50 us each.
+    """Reads publishers and subscriptions of the live segments, and the rings beside them.
 
     A process's subscriptions to a topic are one series, so that those that ended keep their counts.
     """

@@ -101,7 +101,7 @@ def coherence(part: _Values, quantum_ns: float) -> Measurement:
     """Return the phase coherence of the dispatches of a window, missing below 30 of them.
 
     Uncertainty: two standard errors, 2 (1 - R^2) / sqrt(2 N), as for a wrapped normal jitter, and at
-    least 1 / N (Mardia and Jupp, Directional Statistics, 2000, section 4.8).
+    least 1 / N (Mardia and Jupp, Directional Statistics, 2000).
     """
     if quantum_ns <= 0:
         return Measurement.missing("ratio", "nothing was dispatched yet")

@@ -21,7 +21,7 @@ _LABELS = ("pid", "process", "node")
 
 
 class HybridClocks:
-    """Reads the hybrid logical clocks of the live segments; 20 us each."""
+    """Reads the hybrid logical clocks of the live segments."""
 
     METRICS: ClassVar[tuple[Metric, ...]] = (
         Metric(

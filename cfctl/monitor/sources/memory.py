@@ -18,7 +18,7 @@ _US_NS: Final = 1000.0
 
 
 class Memory:
-    """Reads /proc/meminfo, /proc/pressure and the CPU quota's counters; about 0.3 ms."""
+    """Reads /proc/meminfo, /proc/pressure and the CPU quota's counters."""
 
     METRICS: ClassVar[tuple[Metric, ...]] = (
         Metric("memory_used", "B", "Memory of the machine that is neither free nor easily reclaimed."),

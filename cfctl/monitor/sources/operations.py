@@ -21,7 +21,7 @@ _LABELS = ("pid", "process", "operation")
 
 
 class Operations:
-    """Reads the operations of the live segments; 20 us each. Histograms of two readings subtract."""
+    """Reads the operations of the live segments. Histograms of two readings subtract."""
 
     METRICS: ClassVar[tuple[Metric, ...]] = (
         Metric("operation_rate", "1/s", "Samples of an operation per second.", _LABELS),

@@ -16,7 +16,7 @@ _TICK_NS = 1e9 / os.sysconf("SC_CLK_TCK")
 
 
 class Processes:
-    """Reads /proc/PID of the subject's processes, else of all with a segment and of itself; 0.1 ms each."""
+    """Reads /proc/PID of the subject's processes, else of all with a segment and of itself."""
 
     METRICS: ClassVar[tuple[Metric, ...]] = (
         Metric("memory_rss", "B", "Resident memory of a process.", ("pid",)),
