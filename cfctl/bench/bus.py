@@ -137,8 +137,9 @@ def bench(
 
     Raises InputError for values that can not be used, StateError when a side fails, CalibrationError.
     """
+    default_rate_hz = DEFAULT_SCHEDULED_RATE_HZ if scheduled else DEFAULT_RATE_HZ
     run = _Run(
-        threads, size, subscribers, rate_hz or (DEFAULT_SCHEDULED_RATE_HZ if scheduled else DEFAULT_RATE_HZ),
+        threads, size, subscribers, default_rate_hz if rate_hz is None else rate_hz,
         duration_ns, Wait(wait), scheduled, usable_cpus(cpus), conversion_at_hand(),
     )  # fmt: skip
     run.check()
