@@ -1,4 +1,4 @@
-"""`cfctl bus`: the message bus, measured on this machine and seen from outside."""
+"""`cfctl bus`: how fast and how lossless the message bus is between CPUs of this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cfctl.cli.progress import progress
 from cfctl.cli.typer_app import command_group
 from cfctl.units import parse_time_ns
 
-app = command_group("The message bus between programs: what it does here, and what passes through it.")
+app = command_group("The message bus between programs, measured on this machine.")
 
 
 def _complete_wait(incomplete: str) -> list[str]:

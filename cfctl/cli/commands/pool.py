@@ -1,4 +1,4 @@
-"""`cfctl pool`: Object pools of a program, and whether a pool pays for a type."""
+"""`cfctl pool`: object pools of a program, and whether a pool pays for a type."""
 
 from __future__ import annotations
 
