@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,7 +18,6 @@ DAY_S = 86_400
 
 
 def aged(place: Path, name: str, days: float, **header: int | bytes) -> Path:
-    import os
 
     path = segment(place, name, **header)
     moment = time.time_ns() - int(days * DAY_S * 10**9)
@@ -104,3 +106,33 @@ def test_a_bad_age_is_a_usage_error(directory: Path, run: Run) -> None:
 
 def test_prune_of_nothing_is_fine(directory: Path, run: Run) -> None:
     assert run("segments", "prune")[0] == 0
+
+
+def test_prune_removes_the_rings_of_publishers_that_ended_and_never_a_live_one(
+    directory: Path, run: Run
+) -> None:
+    program = (
+        "import os, sys\nfrom cfctl.bus import Bus\nbus = Bus()\nbus.publisher(sys.argv[1]).publish(b'x')\n"
+        "print(flush=True)\nsys.stdin.read()\nos._exit(0)"
+    )
+    environment = os.environ | {"CFCTL_SEGMENT_DIR": str(directory)}
+
+    def publish(topic: str) -> subprocess.Popen[str]:
+        started = subprocess.Popen(
+            [sys.executable, "-c", program, topic],
+            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert started.stdout is not None
+        started.stdout.readline()
+        return started
+
+    ended, living = publish("ended"), publish("living")
+    ended.communicate()
+    rings = set(directory.glob("*.ring"))
+    assert len(rings) == 2
+    status, out, err = run("segments", "prune", "--older-than", "0s")
+    left = set(directory.glob("*.ring"))
+    living.communicate()
+    assert (status, len(left)) == (0, 1)
+    assert str((rings - left).pop()) in out.splitlines()
+    assert "Rings of the bus: 1 removed." in err

@@ -58,12 +58,14 @@ def prune(
     all_users: AllUsersOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which ones would go.")] = False,
 ) -> None:
-    """Remove ended segments by age, and the oldest of them beyond a total size.
+    """Remove ended segments by age, and the oldest of them beyond a total size; rings of the bus alike.
 
     Without --older-than the settings segments.max-age and segments.max-total decide. A segment of
-    a running program is never removed.
+    a running program is never removed, nor a ring whose publisher lives.
     """
     from cfctl import config
+    from cfctl.bus.reaper import prunable_rings, remove_rings, remove_topics
+    from cfctl.bus.rings import list_rings
     from cfctl.segment.directory import list_segments, remove_segment, user_directories
     from cfctl.segment.reaper import prunable
     from cfctl.units import parse_time_ns
@@ -72,16 +74,26 @@ def prune(
     max_age_ns = settings.get("segments.max-age") if older_than is None else parse_time_ns(older_than)
     max_total_bytes = settings.get("segments.max-total") if older_than is None else None
     listing = list_segments(user_directories(all_users))
-    removed_bytes = removed = 0
+    removed_bytes = removed = removed_rings = 0
     for file in prunable(listing.files, time.time_ns(), max_age_ns, max_total_bytes):
         if dry_run or remove_segment(file):
             typer.echo(safe_text(file.path, 4096))
             removed += 1
             removed_bytes += file.size_bytes
+    for directory in listing.directories:
+        rings, _ = list_rings(directory)
+        for ring in prunable_rings(rings, time.time_ns(), max_age_ns, max_total_bytes):
+            if dry_run or remove_rings([ring]):
+                typer.echo(safe_text(ring.path, 4096))
+                removed_rings += 1
+        if not dry_run:
+            remove_topics(directory)
     verb = "would be removed" if dry_run else "removed"
     live = sum(file.liveness.live for file in listing.files)
     kept = len(listing.files) - removed
     message(f"{removed} {verb} ({format_quantity(removed_bytes, 'B')}), {kept} kept, {live} of them live.")
+    if removed_rings:
+        message(f"Rings of the bus: {removed_rings} {verb}.")
 
 
 def _say_empty(listing: Listing) -> None:
