@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -104,10 +105,27 @@ class Recording:
     stacks: StackProfile | None = None
 
 
-def build_report(recordings: Sequence[Recording]) -> ProfileReport:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which operations a report is to hold: the first `top` by `sort` of those that match `patterns`.
+
+    `sort` is one of SORT_KEYS; patterns are fnmatch's, and none match all.
+    """
+
+    sort: str = "mean"
+    top: int | None = None
+    patterns: tuple[str, ...] = ()
+
+    def matches(self, name: str) -> bool:
+        """Return whether an operation of this name may be shown."""
+        return not self.patterns or any(fnmatchcase(name, pattern) for pattern in self.patterns)
+
+
+def build_report(recordings: Sequence[Recording], choice: Choice = Choice()) -> ProfileReport:
     """Return one report of all recordings; equal operations of one clock become one row.
 
-    Rows are in the order of `sort_operations`'s default, slowest mean first.
+    Rows are those of `choice`, all by default, slowest mean first; totals and shares are of all
+    operations. Rows that are left out cost next to nothing where their rank needs no histogram.
     """
     clocks: dict[tuple[str, str], ReportClock] = {}
     tallies: dict[tuple[str, str], list[Tally]] = {}
@@ -121,7 +139,9 @@ def build_report(recordings: Sequence[Recording]) -> ProfileReport:
         (tally, clocks[key].scale, index) for index, key in enumerate(clocks) for tally in merge(tallies[key])
     ]
     whole = _whole(found)
-    operations = [operation_statistics(tally, scale, index, whole) for tally, scale, index in found]
+    operations = [
+        operation_statistics(tally, scale, index, whole) for tally, scale, index in _candidates(found, choice)
+    ]
     joined = [
         edge_statistics(edge, clocks[key].scale, index)
         for index, key in enumerate(clocks)
@@ -133,19 +153,42 @@ def build_report(recordings: Sequence[Recording]) -> ProfileReport:
         for kind, entries in recording.other_kinds.items():
             other_kinds[kind] = other_kinds.get(kind, 0) + entries
     return ProfileReport(
-        total_samples=sum(operation.count for operation in operations),
-        operations=tuple(sort_operations(operations)),
+        total_samples=sum(tally.count for tally, _, _ in found),
+        operations=tuple(sort_operations(operations, choice.sort)[: choice.top]),
         samples_lost=sum(process.samples_lost for process in processes),
         shards_refused=sum(process.shards_refused for process in processes),
         processes=processes,
         clocks=tuple(clocks.values()),
         other_kinds=other_kinds,
         problems=tuple(problem for recording in recordings for problem in recording.problems),
-        recorded_operations=len(operations),
+        recorded_operations=len(found),
         host=_common_host(recordings),
         edges=tuple(joined),
         stacks=merge_stacks([recording.stacks for recording in recordings if recording.stacks]),
     )
+
+
+_Found = tuple[Tally, TimeScale, int]
+# The sort keys that a tally has without its histogram, as parts of the unit that its times are in.
+_RANKS: Final[dict[str, Callable[[Tally], float]]] = {
+    "mean": lambda tally: tally.sum_ticks / tally.count if tally.count else -1.0,
+    "total": lambda tally: tally.sum_ticks,
+    "max": lambda tally: tally.max_ticks or 0,
+}
+
+
+def _candidates(found: Sequence[_Found], choice: Choice) -> Sequence[_Found]:
+    """Return what matches, and of it at least the first `top`, those of equal rank included."""
+    matching = [one for one in found if choice.matches(one[0].name)]
+    rank = _RANKS.get(choice.sort)
+    if choice.top is None or choice.top >= len(matching) or rank is None:
+        return matching
+    ranks = [rank(tally) * per_tick_of(tally, scale) for tally, scale, _ in matching]
+    # A part in 10^9 is more than rounding: what is nearly equal is ranked by its statistics.
+    least = heapq.nlargest(choice.top, ranks)[-1]
+    return [
+        one for one, value in zip(matching, ranks, strict=True) if value >= least * (1 - 1e-9) or least <= 0
+    ]
 
 
 def _common_host(recordings: Sequence[Recording]) -> dict[str, Any] | None:
@@ -217,18 +260,7 @@ def sort_operations(operations: Iterable[OperationStatistics], by: str = "mean")
     return sorted(named, key=largest_first)
 
 
-def selected(
-    report: ProfileReport, sort: str = "mean", top: int | None = None, patterns: Sequence[str] = ()
-) -> ProfileReport:
-    """Return the report with its operations sorted, and only the first `top` of them.
-
-    With `patterns` (fnmatch) only operations whose name matches one of them; all totals and shares
-    stay those of the whole recording.
-    """
-    found = [
-        operation
-        for operation in report.operations
-        if not patterns or any(fnmatchcase(operation.name, pattern) for pattern in patterns)
-    ]
-    operations = sort_operations(found, sort)
-    return dataclasses.replace(report, operations=tuple(operations[:top]))
+def selected(report: ProfileReport, choice: Choice) -> ProfileReport:
+    """Return the report with the operations of a choice only; totals and shares stay as they are."""
+    found = [operation for operation in report.operations if choice.matches(operation.name)]
+    return dataclasses.replace(report, operations=tuple(sort_operations(found, choice.sort)[: choice.top]))

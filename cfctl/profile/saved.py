@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, cast
 
 from cfctl.errors import InputError
 from cfctl.profile.edges import Edge
-from cfctl.profile.report import ProfileReport, RecordedProcess, Recording, ReportClock, build_report
+from cfctl.profile.report import Choice, ProfileReport, RecordedProcess, Recording, ReportClock, build_report
 from cfctl.profile.stacks import Stack, StackProfile, stack_profile
 from cfctl.profile.tally import TICKS, UNITS, Tally
 from cfctl.segment.format import HISTOGRAM_BUCKETS, U64_MAX
@@ -24,7 +24,7 @@ _OBJECT_MAX: Final = 64
 _T = TypeVar("_T")
 
 
-def load_report(path: Path) -> ProfileReport | None:
+def load_report(path: Path, choice: Choice = Choice()) -> ProfileReport | None:  # noqa: B008
     """Return the report saved in a file, computed from its counters; None when it is no JSON at all.
 
     Raises InputError that names the first thing that is wrong.
@@ -40,7 +40,7 @@ def load_report(path: Path) -> ProfileReport | None:
         return None
     if len(data) > MAX_REPORT_BYTES:
         raise _not_a_report(str(path), f"It holds more than {MAX_REPORT_BYTES >> 20} MiB.")
-    return build_report(load_recordings(path, data))
+    return build_report(load_recordings(path, data), choice)
 
 
 def recordings_of(document: object, name: str = "the document") -> list[Recording]:

@@ -62,7 +62,9 @@ def render_tree(
 
 
 def _print_head(report: ProfileReport, console: Console) -> None:
-    console.print(f"Total samples: {report.total_samples}", style="bold")
+    # What was only sampled from outside recorded nothing to count.
+    if report.total_samples or report.stacks is None:
+        console.print(f"Total samples: {report.total_samples}", style="bold")
     for line in _losses(report):
         console.print(cell(line, "yellow"), soft_wrap=True)
     for process in _process_lines(report.processes):

@@ -152,11 +152,12 @@ def test_equal_pairs_raise_no_more_alarms_than_promised() -> None:
 
 
 def test_an_open_figure_tells_how_many_runs_would_settle_it() -> None:
-    base, new = rounds(1, 10)
+    base, new = rounds(1, 10)[0], rounds(3, 10)[0]
     (change,) = compare(base, new, P99).changes
     assert change.verdict is Verdict.INCONCLUSIVE
-    # Both sides differ by 15 % from run to run.
-    assert change.runs_needed == pytest.approx((3.24 * 0.15 * 2**0.5 / 0.05) ** 2, rel=0.7)
+    # Both sides differ by 15 % from run to run: about 190, from ten runs' guess of the spread.
+    assert change.runs_needed is not None
+    assert 60 < change.runs_needed < 600
 
 
 def test_the_runs_needed_are_those_of_the_handbook() -> None:

@@ -4,17 +4,27 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cfctl.errors import InputError
 from cfctl.profile.recording import record_of_file, record_of_segment
-from cfctl.profile.report import SORT_KEYS, ProfileReport, Recording, build_report, selected, sort_operations
+from cfctl.profile.report import (
+    SORT_KEYS,
+    Choice,
+    ProfileReport,
+    Recording,
+    build_report,
+    selected,
+    sort_operations,
+)
 from cfctl.profile.saved import load_recordings, load_report
 from cfctl.records import to_json
 from cfctl.segment.file import Liveness
 from cfctl.segment.reader import parse_segment
 from cfctl.segment.records import ClockPair
 from cfctl.segment.tick_rate import LocalClock
+from tests.unit.profile_runs import CLOCK, tally
 from tests.unit.segment_builder import SegmentBuilder, operation_payload
 
 LOCAL = LocalClock("boot-of-the-test", False, ClockPair(2_000_001_000, 2 * 10**9))
@@ -98,9 +108,19 @@ def test_an_unknown_sort_key_names_the_known_ones() -> None:
 
 
 def test_top_keeps_the_first_operations_and_the_totals() -> None:
-    report = selected(build_report([recording(builder())]), "count", 1)
+    report = selected(build_report([recording(builder())]), Choice("count", 1))
     assert [operation.name for operation in report.operations] == ["fast"]
     assert report.total_samples == 41
+
+
+@pytest.mark.parametrize("key", SORT_KEYS)
+@pytest.mark.parametrize("patterns", [(), ("o*",), ("o1", "o2*"), ("none",)])
+def test_a_choice_made_before_the_statistics_is_that_made_after(key: str, patterns: tuple[str, ...]) -> None:
+    tallies = [tally(f"o{n}", np.full(n % 4 * 10 + 1, 50 + n * 7 % 40), n % 3) for n in range(30)]
+    recorded = [Recording(CLOCK, tuple(tallies), ())]
+    for top in (None, 1, 7, 30, 40):
+        choice = Choice(key, top, patterns)
+        assert build_report(recorded, choice) == selected(build_report(recorded), choice)
 
 
 def saved(path: Path, report: ProfileReport) -> Path:

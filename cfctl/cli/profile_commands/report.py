@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +25,7 @@ from cfctl.cli.output import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cfctl.profile.report import ProfileReport
+    from cfctl.profile.report import Choice, ProfileReport
 
 EXAMPLE = "Example: cfctl profile run --function json.decoder:JSONDecoder.decode -- python app.py"
 # What a person reads; a machine's format has all operations.
@@ -124,16 +124,14 @@ def report(
         _show_histogram(load(source), histogram, where)
         return
 
-    def shown(found: ProfileReport) -> ProfileReport:
-        # A tree hangs together by all operations, and is cut when it is drawn.
-        return found if tree and where.format == TEXT else select(found, where, sort, top, filter)
-
+    # A tree hangs together by all operations, and is cut when it is drawn.
+    choice = None if tree and where.format == TEXT else choice_of(where, sort, top, filter or ())
     if live:
-        _follow(source, where, shown, show, (interval, updates))
+        _follow(source, where, choice, show, (interval, updates))
         return
-    found = load(source)
-    where.emit(shown(machine_readable(found, where)), show)
-    if not found.operations and not found.stacks:
+    found = load(source, choice)
+    where.emit(machine_readable(found, where), show)
+    if not found.recorded_operations and not found.stacks:
         say_nothing_recorded("The segment holds no operation.")
         raise typer.Exit(ExitCode.UNMEASURED)
 
@@ -155,15 +153,16 @@ def save(
     message(f"Saved {found.total_samples} samples of {len(found.operations)} operations.")
 
 
-def load(source: str | None) -> ProfileReport:
-    """Return the report of a segment, a process's segment, or a saved report."""
+def load(source: str | None, choice: Choice | None = None) -> ProfileReport:
+    """Return the report of a segment, a process's segment, or a saved report; all of it or a choice."""
     from cfctl.profile.recording import record_of_file
-    from cfctl.profile.report import build_report
+    from cfctl.profile.report import Choice, build_report
     from cfctl.profile.saved import load_report
     from cfctl.segment.directory import find_segment
 
     path = find_segment(source)
-    return load_report(path) or build_report([record_of_file(path)])
+    choice = choice or Choice()
+    return load_report(path, choice) or build_report([record_of_file(path)], choice)
 
 
 def with_host(found: ProfileReport, here: bool = False) -> ProfileReport:
@@ -196,13 +195,18 @@ def write_report(found: ProfileReport, output: str) -> None:
         write_file(output, data)
 
 
-def select(
-    found: ProfileReport, where: Output, sort: str, top: int | None, patterns: list[str] | None = None
-) -> ProfileReport:
+def select(found: ProfileReport, where: Output, sort: str, top: int | None) -> ProfileReport:
     """Return the report with the operations that the options choose."""
     from cfctl.profile.report import selected
 
-    return selected(found, sort, top or (_TEXT_TOP if where.format == TEXT else None), patterns or ())
+    return selected(found, choice_of(where, sort, top))
+
+
+def choice_of(where: Output, sort: str, top: int | None, patterns: Sequence[str] = ()) -> Choice:
+    """Return what the options choose; a person gets the first 50 operations."""
+    from cfctl.profile.report import Choice
+
+    return Choice(sort, top or (_TEXT_TOP if where.format == TEXT else None), tuple(patterns))
 
 
 def say_nothing_recorded(what: str) -> None:
@@ -224,7 +228,7 @@ def _show_histogram(found: ProfileReport, name: str, where: Output) -> None:
 def _follow(
     source: str | None,
     where: Output,
-    shown: Callable[[ProfileReport], ProfileReport],
+    choice: Choice | None,
     render: Callable[[Any, Console, str | None], None],
     pace: tuple[str, int | None],
 ) -> None:
@@ -236,8 +240,8 @@ def _follow(
 
     def readings() -> Iterator[ProfileReport]:
         while True:
-            found = load(path)
-            yield shown(found)
+            found = load(path, choice)
+            yield found
             if not any(process.state == "live" for process in found.processes):
                 return
 
