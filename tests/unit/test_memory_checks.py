@@ -126,10 +126,6 @@ def interpreter(**counters: int) -> dict[tuple[str, str], Counters]:
     return {("interpreter", "python"): {name: counters.get(name, 0) for name in fields}}
 
 
-def subscription(subscribed: int, unsubscribed: int) -> dict[tuple[str, str], Counters]:
-    return {("subscription", "prices"): {"subscribed": subscribed, "unsubscribed": unsubscribed}}
-
-
 MB = 1_000_000
 CASES: dict[str, tuple[Process, Process]] = {
     "MEM_GROWTH": (Process(slope_kib=1000), Process(slope_kib=0.5)),
@@ -158,10 +154,6 @@ CASES: dict[str, tuple[Process, Process]] = {
         Process(now=pool(in_use=8, high_water=9, created=9), before=pool(in_use=5, high_water=5, created=5)),
     ),
     "POOL_MISUSE": (Process(now=pool(misuses=1)), Process(now=pool())),
-    "SUBSCRIPTIONS_LEFT": (
-        Process(now=subscription(5, 2), before=subscription(4, 2)),
-        Process(now=subscription(5, 2), before=subscription(5, 2)),
-    ),
 }  # fmt: skip
 
 
@@ -186,7 +178,7 @@ def test_a_process_without_it_passes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in CASES if not name.startswith(("MEM_G", "MEM_F", "GC", "POOL", "SUB"))]
+    "name", [name for name in CASES if not name.startswith(("MEM_G", "MEM_F", "GC", "POOL"))]
 )
 @pytest.mark.parametrize("text", ["", "\0\0", "garbage", "9" * 300, "a: b\nVmRSS: -\n", "1 2 3"])
 def test_files_that_make_no_sense_are_unobservable(name: str, text: str) -> None:
@@ -210,7 +202,7 @@ def test_what_a_process_does_not_tell_is_unobservable_and_says_how_it_could(name
     assert "share_facts()" in (found.reason or "")
 
 
-@pytest.mark.parametrize("name", ["POOL_MISSES", "POOL_LEAK", "POOL_MISUSE", "SUBSCRIPTIONS_LEFT"])
+@pytest.mark.parametrize("name", ["POOL_MISSES", "POOL_LEAK", "POOL_MISUSE"])
 def test_a_process_without_the_instrument_is_not_concerned(name: str) -> None:
     assert run(name, Process(now=interpreter())).status is Status.NOT_APPLICABLE
 
@@ -225,12 +217,6 @@ def test_live_bytes_that_the_preload_counted_are_held_against_anonymous_memory()
 
 def test_lost_items_are_a_leak_without_an_interval_too() -> None:
     assert run("POOL_LEAK", Process(now=pool(lost=1))).status is Status.ISSUE
-
-
-def test_subscriptions_of_a_program_that_has_ended_were_never_ended() -> None:
-    found = run("SUBSCRIPTIONS_LEFT", Process(now=subscription(3, 1), state=Liveness.ENDED))
-    assert found.description == "Still subscribed: prices 2."
-    assert run("SUBSCRIPTIONS_LEFT", Process(now=subscription(3, 1))).status is Status.PASS
 
 
 def test_a_slope_that_can_not_be_told_is_unobservable_and_says_that_it_is_inconclusive() -> None:

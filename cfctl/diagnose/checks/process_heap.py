@@ -1,4 +1,4 @@
-"""Checks of a process's memory as it tells of itself in its segment: heap, collector, pools, subscriptions."""
+"""Checks of a process's memory as it tells of itself in its segment: heap, collector, pools."""
 
 from __future__ import annotations
 
@@ -275,36 +275,3 @@ def pool_misuse(host: Host) -> Outcome:
         f"Releases that were refused: {text}.",
         Fix(privilege=None),
     )
-
-
-@check(
-    "SUBSCRIPTIONS_LEFT",
-    "Subscriptions are never ended",
-    Severity.MEDIUM,
-    Area.PROCESS_MEMORY,
-    rule="more subscribed than unsubscribed when the program has ended, or only ever more in the interval",
-    source="the performance guide, Subscription Management",
-    solution="Unsubscribe when the subscriber goes: use the block form, or weakref.finalize(subscriber, unsubscribe).",
-    impact=_SPACE,
-    scope=Scope.PROCESS,
-    needs=("segments",),
-)
-def subscriptions_left(host: Host) -> Outcome:
-    """Each keeps its handler, and all that it refers to, and is served with every message."""
-    found = host.entries("subscription")
-    if not found:
-        return NotApplicable("it has no subscription")
-    left = []
-    for entry in found:
-        open_now = host.saw(
-            f"segment, subscription {_named(entry)}", entry.value("subscribed") - entry.value("unsubscribed")
-        )
-        more = (entry.rise("subscribed") or 0) > 0 and entry.rise("unsubscribed") == 0
-        if open_now > 0 and (more or not entry.segment.state.live):
-            left.append(f"{_named(entry)} {open_now}")
-    if not left:
-        return Pass(f"{len(found)} topics, none with subscriptions that pile up")
-    return Issue(
-        f"Still subscribed: {', '.join(left)}.",
-        Fix(privilege=None),
-    )  # fmt: skip
