@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cfctl.cli.exit_codes import ExitCode
+
 if TYPE_CHECKING:
     from tests.conftest import Cfctl
 
@@ -17,12 +19,19 @@ NEEDS_TWO = pytest.mark.skipif(
 )
 
 
+def measured(cfctl: Cfctl, *arguments: str) -> str:
+    """Return what a bench printed; a machine too busy for a calibration says so with 3, which is no fault."""
+    result = cfctl("bus", "bench", *arguments)
+    if result.returncode == ExitCode.UNMEASURED and "could not be calibrated" in result.stderr:
+        pytest.skip(result.stderr)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 @NEEDS_TWO
 @pytest.mark.parametrize("where", ["--processes", "--threads"])
 def test_every_message_that_was_offered_is_delivered_lost_or_never_accepted(cfctl: Cfctl, where: str) -> None:
-    result = cfctl("bus", "bench", where, "--duration", "100ms", "--rate", "20000", "--json")
-    assert result.returncode == 0, result.stderr
-    document = json.loads(result.stdout)
+    document = json.loads(measured(cfctl, where, "--duration", "100ms", "--rate", "20000", "--json"))
     assert (document["schema"], document["offered"]) == ("cfctl.bus-bench", 2000)
     assert document["delivered"] + document["dropped"] + document["never_accepted"] == document["offered"]
     assert (
@@ -35,11 +44,10 @@ def test_every_message_that_was_offered_is_delivered_lost_or_never_accepted(cfct
 
 @NEEDS_TWO
 def test_a_scheduled_run_has_a_phase_and_says_what_was_late(cfctl: Cfctl) -> None:
-    result = cfctl("bus", "bench", "--scheduled", "--duration", "200ms", "--wait", "park")
-    assert result.returncode == 0, result.stderr
-    assert "phase coherence" in result.stdout
-    assert "deadlines missed" in result.stdout
-    assert max(map(len, result.stdout.splitlines())) <= 80
+    text = measured(cfctl, "--scheduled", "--duration", "200ms", "--wait", "park")
+    assert "phase coherence" in text
+    assert "deadlines missed" in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
