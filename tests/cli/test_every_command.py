@@ -65,11 +65,14 @@ def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, set
         yield from leaves(command.get_command(None, name), (*words, name))
 
 
+TAKES_THE_CPUS = {"bus bench"}
 COMMANDS = dict(leaves(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_ends_with_a_documented_code_and_valid_json(cfctl: Cfctl, name: str) -> None:
+    if name in TAKES_THE_CPUS and "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("it takes two CPUs whole, and must not run beside other tests")
     reports = "--json" in COMMANDS[name]
     result = cfctl(*name.split(), *(["--json"] if reports else []), *ARGUMENTS.get(name, []))
     assert "Traceback" not in result.stderr
