@@ -101,7 +101,7 @@ class Fit:
         """Return why the fit is valid or not, as a clause."""
         count = f"{self.inlier_count} of {len(self.inliers)} clusters lie on one line"
         if self.step_ns is not None:
-            return f"the clock stepped by {self.step_ns:+.0f} ns between two groups of clusters"
+            return f"two groups of clusters lie {self.step_ns:+.0f} ns apart"
         return f"{count}, residual {self.residual_ns:.2g} ns"
 
 

@@ -85,6 +85,11 @@ class Sampled:
         return min(centre.min_width for centre in self.centres)
 
     @property
+    def half_bracket_ns(self) -> float:
+        """Return how far reading the clock can put the centre of a cluster off."""
+        return self.min_width / 2 * self.fit.line.ns_per_tick
+
+    @property
     def bound_ppb(self) -> float:
         """Return the hard bound of the slope: the ends' half brackets over the span."""
         first, last = self.centres[0], self.centres[-1]
