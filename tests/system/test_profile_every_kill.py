@@ -11,17 +11,20 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cfctl.profile.recording import record_of_segment
-from cfctl.profile.report import Recording
 from cfctl.profile.timeline import TimelineSample, timeline
 from cfctl.segment.file import Liveness
 from cfctl.segment.format import TickSource
 from cfctl.segment.reader import parse_segment
 from cfctl.segment.tick_rate import local_clock
 from tests.unit.segment_builder import bucket_of
+
+if TYPE_CHECKING:
+    from cfctl.profile.report import Recording
 
 pytestmark = pytest.mark.system
 
