@@ -282,3 +282,32 @@ def test_a_full_segment_refuses_counts_and_goes_on() -> None:
         "assert refused == 8 and lost == 16, (refused, lost)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+LAST_TICK = 7
+# native/operation.h: values that come faster than this may share a moment.
+BRISK_TICKS = 1 << 18
+
+
+def test_slow_values_from_elsewhere_each_have_their_own_moment() -> None:
+    operation = _native.Operation("slow values")
+    operation.record(5)
+    for _ in range(20):
+        start = _native.ticks()
+        while _native.ticks() < start + BRISK_TICKS:
+            pass
+        before = _native.ticks()
+        operation.record(5)
+        assert recorded("slow values", LAST_TICK) >= before
+
+
+def test_of_eight_values_in_a_row_one_has_its_own_moment() -> None:
+    operation = _native.Operation("brisk values")
+    for _ in range(1000):
+        operation.record(5)
+    for _ in range(20):
+        before = _native.ticks()
+        for _ in range(8):
+            operation.record(5)
+        assert before <= recorded("brisk values", LAST_TICK) <= _native.ticks()
+    assert recorded("brisk values") == 1160
