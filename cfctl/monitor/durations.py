@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cfctl import _native
 from cfctl.profile.tally import UNITS
+from cfctl.segment.format import U64_MAX
 from cfctl.segment.merge import merge_histograms
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Durations:
 
     def since(self, earlier: Durations | None) -> Durations:
         """Return what came after an earlier reading of the same instrument, None being the beginning."""
-        if earlier is None:
+        # A program that writes other buckets under the same name tells nothing that can be subtracted.
+        if earlier is None or len(earlier.histogram) != len(self.histogram):
             return self
         errors = None if self.errors is None else max(0, self.errors - (earlier.errors or 0))
         return Durations(
@@ -58,7 +60,7 @@ class Durations:
 
     def at_ranks(self, *ranks: int) -> tuple[tuple[int, int] | None, ...]:
         """Return the (lowest, highest) value of the buckets of ascending ranks from 1; None out of range."""
-        found = _native.histogram_at_ranks(self.histogram, ranks)
+        found = _native.histogram_at_ranks(self.histogram, tuple(min(rank, U64_MAX) for rank in ranks))
         return tuple(None if bucket is None else _bounds(bucket) for bucket in found)
 
     def below(self, scale: float, edges: tuple[float, ...]) -> tuple[int, ...]:

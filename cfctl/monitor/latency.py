@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 QUANTILES: Final = (("p50", 0.5, 20), ("p90", 0.9, 100), ("p99", 0.99, 1_000), ("p99_9", 0.999, 10_000))
 # From 1 ns to 10 s in the 1-2-5 series: the same edges for every series and every host.
 EDGES_NS: Final = (*(digit * 10**power for power in range(10) for digit in (1, 2, 5)), 10**10)
-_EDGES: Final = tuple(float(edge) for edge in EDGES_NS)
+# The last one is beyond every bucket: what is below it is all that is in one.
+_EDGES: Final = (*(float(edge) for edge in EDGES_NS), math.inf)
 _NO_RATE: Final = "the clock's rate is not known"
 
 
@@ -72,9 +73,7 @@ def window_mean(window: Durations, scale: TimeScale) -> Measurement:
     )  # fmt: skip
 
 
-def distribution(
-    metric: str, durations: Durations, scale: TimeScale, labels: Labels
-) -> Distribution | None:
+def distribution(metric: str, durations: Durations, scale: TimeScale, labels: Labels) -> Distribution | None:
     """Return durations as counts below fixed edges, None when the clock's rate is not known.
 
     A sample counts below an edge when the whole of its bucket does, so an edge may count the 0.8 %
@@ -83,6 +82,8 @@ def distribution(
     factor = ns_per_unit(durations, scale)
     if factor is None:
         return None
-    cumulative = tuple(zip(EDGES_NS, durations.below(factor, _EDGES), strict=True))
-    whole = durations.in_range + durations.out_of_range
-    return Distribution(metric, cumulative, whole, durations.total * factor, labels)
+    *below, in_range = durations.below(factor, _EDGES)
+    cumulative = tuple(zip(EDGES_NS, below, strict=True))
+    return Distribution(
+        metric, cumulative, in_range + durations.out_of_range, durations.total * factor, labels
+    )
