@@ -22,7 +22,7 @@ from cfctl import _native, paths
 from cfctl.bus import Bus, BusConfig, Packet, Wait
 from cfctl.bus.reaper import remove_rings, remove_topics
 from cfctl.bus.rings import list_rings
-from cfctl.errors import CfctlError, ResourceExhausted
+from cfctl.errors import ResourceExhausted, TemporalViolation
 from cfctl.pool.objects import Pool
 from cfctl.profile.profiler import Profiler
 from cfctl.segment.process import open_segment
@@ -108,8 +108,8 @@ def schedule(topic: str, going: Going) -> None:
         subscription = bus.subscribe(topic)
         _ready()
         while going():
-            with contextlib.suppress(CfctlError):
-                # A full queue and a deadline that has passed are counted by the bus.
+            # A full queue and a deadline that has passed are counted by the bus.
+            with contextlib.suppress(ResourceExhausted, TemporalViolation):
                 bus.publish_with_deadline(Packet(topic, _PAYLOAD), time.time_ns() + _ALLOWED_NS)
             subscription.recv_many(64)
             time.sleep(_SCHEDULE_S)

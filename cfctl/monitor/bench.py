@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from cfctl.bench.disturbance import DISTURBED, lost_share, waited_ns
-from cfctl.bench.workers import require_alive, workers
+from cfctl.bench.workers import Worker, require_alive, workers
 from cfctl.bench.workload import WAITING
-from cfctl.errors import CfctlError, InputError
+from cfctl.errors import CfctlError, InputError, StateError
 from cfctl.monitor.check import NotApplicable, asked, run_check
 from cfctl.monitor.metric import Subject, gauges
 from cfctl.monitor.repeats import combined, median_of
@@ -154,6 +155,9 @@ class Bench:
     settle: bool = False
     began: Callable[[Plan], None] = lambda _plan: None
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
+    start: Callable[[Sequence[str], str], AbstractContextManager[dict[str, Worker]]] = field(
+        default=workers, repr=False
+    )
 
     def run(self) -> BenchDocument:
         """Return what all sections measured; one that fails has a problem, and its metrics are missing."""
@@ -169,7 +173,7 @@ class Bench:
         return BenchDocument(tuple(sections))
 
     def _measured(self, plan: Plan) -> Section:
-        with workers(plan.roles, f"bench {os.getpid()} {plan.name}") as started:
+        with self.start(plan.roles, f"bench {os.getpid()} {plan.name}") as started:
             pids = {role: worker.pid for role, worker in started.items()}
             self.sleep(_WARM_UP_S if started else 0.0)
             collector = Collector(Subject(tuple(pids.values()), settle=self.settle), LiveSegments())
@@ -177,7 +181,11 @@ class Bench:
             self.sleep(plan.duration_s)
             waited, last = waited_ns(pids.values()), collector.collect()
             require_alive(started)
-        return section_of(plan, first, last, pids, _grown(waited_before, waited))
+        usable = len(os.sched_getaffinity(0))
+        found = section_of(plan, first, last, pids, _grown(waited_before, waited), usable)
+        if not any(series.labels for series in found.series) and pids:
+            raise StateError("The bench's processes recorded nothing that can be read.", *last.problems[:1])
+        return found
 
 
 def _calibrated() -> None:
@@ -220,9 +228,9 @@ def failed(plan: Plan, reason: str) -> Section:
 
 
 def section_of(
-    plan: Plan, first: Snapshot, last: Snapshot, pids: dict[str, int], waited: int | None
+    plan: Plan, first: Snapshot, last: Snapshot, pids: dict[str, int], waited: int | None, usable: int
 ) -> Section:
-    """Return what a plan is for of the window between two snapshots of its processes."""
+    """Return what a plan is for of the window between two snapshots of its processes, which `usable` CPUs had."""
     cpus = len(last.of("cpu_core_utilization"))
     spun = spun_share(first, last)
     own = [s.measurement.value for s in last.of("process_cpu") if s.measurement.value is not None]
@@ -233,7 +241,7 @@ def section_of(
     ) if pids else Measurement.missing("ratio", "no process of its own")  # fmt: skip
     memory_of = str(pids.get(plan.memory_of, ""))
     kept = (
-        _of_section(plan, _load(series, sum(own), spun.value or 0.0, cpus))
+        _of_section(plan, _load(series, sum(own), spun.value or 0.0, cpus, usable))
         for series in last.series
         if plan.concerns(series.metric)
         and (series.metric != "memory_rss" or dict(series.labels).get("pid") == memory_of)
@@ -264,12 +272,11 @@ def spun_share(first: Snapshot, last: Snapshot) -> Measurement:
     return Measurement(share, "ratio", None, 2, "CPU time inside the calls that wait for a message")
 
 
-def _load(series: Series, own_cpus: float, spun_cpus: float, cpus: int) -> Series:
+def _load(series: Series, own_cpus: float, spun_cpus: float, cpus: int, usable: int) -> Series:
     """Return the machine's CPU utilization without what was spun; missing where the bench is all of it."""
     measured = series.measurement
     if series.metric != "cpu_utilization" or measured.value is None or cpus == 0:
         return series
-    usable = len(os.sched_getaffinity(0))
     if own_cpus >= _OCCUPIED * usable:
         reason = f"The bench itself occupies all {usable} CPUs it may use ({own_cpus / usable:.0%} of them)."
         return replace(series, measurement=Measurement.missing("ratio", reason))

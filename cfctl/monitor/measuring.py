@@ -10,11 +10,15 @@ from cfctl.monitor.metric import MetricKind, Subject, all_metrics
 from cfctl.monitor.repeats import combined
 from cfctl.monitor.segments import LiveSegments, segment_of
 from cfctl.monitor.snapshot import Collector, Series, Snapshot
+from cfctl.monitor.targets import NoData
 from cfctl.records import Measurement
 from cfctl.segment.file import describe_segment
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from cfctl.monitor.targets import Target
 
 _ENDED: Final = "The process of the segment has ended."
 
@@ -28,7 +32,7 @@ def of_process(pid: int, window_s: float, repeat: int = 1, settle: bool = False)
 def of_segment(path: Path, window_s: float, repeat: int = 1, settle: bool = False) -> Snapshot:
     """Return what a segment's process does in a window; of one that has ended, what it did in its life.
 
-    Then what is not in the segment, such as its memory, is missing. Raises SegmentError.
+    Then the window is 0, and what is not in the segment, such as its memory, is missing. Raises SegmentError.
     """
     file = describe_segment(path)
     subject = Subject((file.header.pid,), settle=settle)
@@ -48,3 +52,12 @@ def of_its_life(snapshot: Snapshot) -> Snapshot:
         if metric.kind is MetricKind.GAUGE and "process" not in metric.labels
     ]
     return replace(snapshot, series=(*kept, *missing))
+
+
+def of_its_segment(targets: Iterable[Target]) -> tuple[Target, ...]:
+    """Return targets for an ended process: to those of what is not in a segment it is not applicable."""
+    metrics = all_metrics()
+    return tuple(
+        target if "process" in metrics[target.metric].labels else replace(target, no_data=NoData.OK)
+        for target in targets
+    )

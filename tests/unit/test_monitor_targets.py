@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cfctl.errors import ConfigError, InputError
-from cfctl.monitor.check import InconclusivePolicy, asked, run_check, sentence
+from cfctl.monitor.check import Doubts, InconclusivePolicy, asked, run_check, sentence
 from cfctl.monitor.metric import gauges
 from cfctl.monitor.snapshot import Series, Snapshot
 from cfctl.monitor.target_file import EXAMPLES, read_targets
@@ -272,7 +272,7 @@ def test_a_target_of_a_load_is_judged_only_where_somebody_asks_for_it() -> None:
 
 
 def test_a_doubt_makes_a_miss_inconclusive_and_leaves_a_pass_alone() -> None:
-    doubts = {("m", ()): "Others ran."}
+    doubts: Doubts = {("m", ()): "Others ran."}
     missed = run_check([target("<", 10)], snapshot(m=Measurement(15.0, "ns", 1.0)), doubts=doubts)
     assert (missed.verdict, missed.results[0].doubt) == ("inconclusive", "Others ran.")
     assert "Others ran." in sentence(missed.results[0])

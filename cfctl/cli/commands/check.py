@@ -159,15 +159,18 @@ def _of_process(
     from cfctl.host.fingerprint import fingerprint
     from cfctl.monitor.check import asked, run_check
     from cfctl.monitor.explain import explained
-    from cfctl.monitor.measuring import of_process, of_segment
+    from cfctl.monitor.measuring import of_its_segment, of_process, of_segment
 
     pid, segment = subject
-    snapshot = (
-        of_process(os.getpid() if pid is None else pid, *how)
-        if segment is None
-        else of_segment(Path(segment), *how)
-    )
-    found = run_check(asked(targets) if named else targets, snapshot, policy, fingerprint())
+    if segment is None:
+        snapshot = of_process(os.getpid() if pid is None else pid, *how)
+    else:
+        snapshot = of_segment(Path(segment), *how)
+    if named:
+        targets = asked(targets)
+    elif snapshot.window_ns == 0:
+        targets = of_its_segment(targets)
+    found = run_check(targets, snapshot, policy, fingerprint())
     return explained(replace(found, runs=how[1]), pid)
 
 
