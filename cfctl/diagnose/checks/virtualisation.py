@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from cfctl.diagnose.advice import Command, Fix, run
@@ -135,7 +136,7 @@ def cgroup_cpu_quota(host: Host) -> Outcome:
     return Issue(
         f"The quota is {tightest.cpus:g} CPUs per {tightest.period_us / 1000:g} ms.",
         Fix(
-            (Command(f"echo {lift} > {tightest.path}", tightest.path.lstrip("/")),),
+            (Command(f"echo {lift} > {shlex.quote(tightest.path)}", tightest.path.lstrip("/")),),
         ),
         scope=outside,
     )
@@ -181,11 +182,13 @@ def cgroup_cpu_throttled(host: Host) -> Outcome:
 )
 def cgroup_cpuset(host: Host) -> Outcome:
     """All threads of the program take turns on one CPU, whatever else is idle."""
-    own = groups(host.view, host.pid, "cpuset")[0]
-    name = "cpuset.cpus.effective" if own.version == 2 else "cpuset.effective_cpus"
-    allowed = host.cpu_list(f"{own.path}/{name}")
+    names = {1: "cpuset.effective_cpus", 2: "cpuset.cpus.effective"}
+    paths = [f"{group.path}/{names[group.version]}" for group in groups(host.view, host.pid, "cpuset")]
+    # A group without the controller has the CPUs of the nearest ancestor with it.
+    path = next(filter(host.view.exists, paths), paths[0])
+    allowed = host.cpu_list(path)
     if not allowed:
-        raise UnobservableError(f"/{own.path}/{name} names no CPU")
+        raise UnobservableError(f"/{path} names no CPU")
     if len(allowed) > 1 or host.cpu_count() == 1:
         return Pass(f"CPU {format_cpu_list(allowed)} of {host.cpu_count()} online")
     threads = host.saw("status Threads", status_integer(host.view, host.pid, "Threads"))
