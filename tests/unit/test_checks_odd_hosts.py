@@ -62,7 +62,9 @@ def test_a_guest_sees_no_firmware_interrupt_and_that_is_no_pass(vendor: str) -> 
 
 
 def test_an_amd_machine_has_firmware_interrupts_that_nothing_here_counts() -> None:
-    result = run("SMI_COUNT", Host({"proc/cpuinfo": "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: tsc\n"}))
+    result = run(
+        "SMI_COUNT", Host({"proc/cpuinfo": "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: tsc\n"})
+    )
     assert result.status is Status.UNOBSERVABLE
 
 

@@ -77,8 +77,7 @@ def irq_on_target_cpu(host: Host) -> Outcome:
         f"{len(hits)} device interrupts fire on CPU {format_cpu_list(hot)}, most often {worst}: {hits[worst]:.0f}/s.",
         Fix(
             tuple(
-                Command(f"echo {keep} > /proc/irq/{n}/smp_affinity_list", f"proc/irq/{n}")
-                for n in often[:8]
+                Command(f"echo {keep} > /proc/irq/{n}/smp_affinity_list", f"proc/irq/{n}") for n in often[:8]
             ),
             (Command(f"kernel command line: irqaffinity={keep}"),),
         ),

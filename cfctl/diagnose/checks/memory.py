@@ -311,7 +311,9 @@ def memory_low(host: Host) -> Outcome:
     total, available = _total(host), _meminfo(host, "MemAvailable")
     share, size, whose = available / total, total, ""
     for limit in _limits(host, total):
-        host.saw(f"{limit.path}, bytes", limit.limit_bytes, f"{limit.used_bytes} of {limit.limit_bytes} in use")
+        host.saw(
+            f"{limit.path}, bytes", limit.limit_bytes, f"{limit.used_bytes} of {limit.limit_bytes} in use"
+        )
         left = max(0.0, 1 - limit.used_bytes / limit.limit_bytes)
         if left < share:
             share, size, whose = left, limit.limit_bytes, " that the control group may use"

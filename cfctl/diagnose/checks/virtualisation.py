@@ -13,6 +13,7 @@ from cfctl.diagnose.impact import (
     cost_of,
     observed,
     stopped_by_quota,
+    throttled_while_probing,
     time_lost_to,
     waiting_for,
 )
@@ -147,7 +148,7 @@ def cgroup_cpu_quota(host: Host) -> Outcome:
     "The program was stopped for its CPU quota",
     Severity.HIGH,
     Area.VIRTUALISATION,
-    rule="nr_throttled rises during the interval",
+    rule="nr_throttled rises during the interval, or while cfctl probes in the group",
     source="kernel, Documentation/scheduler/sched-bwc.rst",
     solution="Remove or raise the CPU limit: CGROUP_CPU_QUOTA names it.",
     impact=stopped_by_quota(),
@@ -161,10 +162,15 @@ def cgroup_cpu_throttled(host: Host) -> Outcome:
     host.saw(
         "cpu.stat nr_throttled", periods, f"+{periods}, {stopped_ns / 1e6:.1f} ms in {change.seconds:.1f} s"
     )
+    text = f"Stopped in {periods} periods, {stopped_ns / 1e6:.1f} ms in {change.seconds:.1f} s."
     if periods <= 0:
-        return Pass("not throttled during the interval")
+        probed = throttled_while_probing(host)
+        if probed is None:
+            return Pass("not throttled during the interval")
+        lost_ns = host.saw("cpu.stat throttled while probing, ns/s", round(probed.cost.value or 0.0))
+        text = f"Stopped for {lost_ns / 1e6:.1f} ms in each second of probing, {probed.cost.sample_count} periods."
     return Issue(
-        f"Stopped in {periods} periods, {stopped_ns / 1e6:.1f} ms in {change.seconds:.1f} s.",
+        text,
         Fix(privilege=None),
         scope=Scope.MACHINE if host.environment.is_container else Scope.PROCESS,
     )
