@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from cfctl.diagnose.record import Status
-from tests.hosts.cases import CPU, GUEST, MEDIUM, Host
-from tests.unit.test_checks_table import run
+from cfctl.diagnose.run import Request, probe_plan
+from tests.hosts.cases import CPU, GUEST, MEDIUM, Host, costs
+from tests.unit.test_checks_table import BY_ID, run
 
 _EVIL: Final = "a;reboot"
 
@@ -146,3 +147,18 @@ def test_a_name_chosen_to_harm_is_one_word_of_a_command(check_id: str, host: Hos
     for command in commands:
         # As a shell reads it: a semicolon that is not quoted is a word of its own.
         assert ";" not in list(shlex.shlex(command, posix=True, punctuation_chars=True))
+
+
+@pytest.mark.parametrize(
+    ("measured", "status"),
+    [({}, Status.UNOBSERVABLE), (costs(throttled=0.0), Status.PASS), (costs(throttled=4e8), Status.ISSUE)],
+)
+def test_a_quota_that_stopped_nobody_asleep_is_judged_at_work(measured: dict[str, Any], status: Status) -> None:
+    group = "sys/fs/cgroup/system.slice/engine.service"
+    host = Host({f"{group}/cpu.max": "40000 100000\n"}, pid=None, measured=measured)
+    assert run("CGROUP_CPU_THROTTLED", host).status is status
+
+
+def test_a_quota_is_watched_while_a_busy_loop_runs() -> None:
+    checks = [BY_ID["CGROUP_CPU_THROTTLED"]]
+    assert {"throttled", "jitter"} <= probe_plan(Request(), checks).wanted

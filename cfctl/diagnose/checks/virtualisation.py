@@ -10,6 +10,7 @@ from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
 from cfctl.diagnose.impact import (
     HYPERVISOR,
     SEEN_BY_CHECK,
+    THROTTLED,
     cost_of,
     observed,
     stopped_by_quota,
@@ -164,6 +165,9 @@ def cgroup_cpu_throttled(host: Host) -> Outcome:
     )
     text = f"Stopped in {periods} periods, {stopped_ns / 1e6:.1f} ms in {change.seconds:.1f} s."
     if periods <= 0:
+        # This program slept in the interval: whether a quota is short shows when it works.
+        if host.pid is None and any(quota.cpus is not None for quota in cpu_quotas(host.view, None)):
+            host.measured().cost_ns(THROTTLED)
         probed = throttled_while_probing(host)
         if probed is None:
             return Pass("not throttled during the interval")
