@@ -377,11 +377,17 @@ uint64_t cf_alloc_bypassed(void) {
     return bypass;
 }
 
-__attribute__((constructor)) static void begin(void) {
+/* glibc hands the program's arguments to constructors; others hand on nothing that can be used. */
+__attribute__((constructor)) static void begin(int argument_count, char **arguments) {
     int saved_errno = errno;
     resolve();
     glibc_blocks = sizeof(size_t) == 8 && has_glibc_blocks();
-    cf_alloc_take_request();
+#if defined(__GLIBC__)
+    cf_alloc_take_request((const char *const *)arguments, (size_t)argument_count);
+#else
+    (void)argument_count, (void)arguments;
+    cf_alloc_take_request(NULL, 0);
+#endif
     cf_alloc_begin(cf_alloc_bypassed());
     errno = saved_errno;
 }

@@ -38,27 +38,33 @@ extern const struct cf_kind cf_kind_folded_labels;
  * sample in some fields and not yet in others. About 3 ns.
  *
  * The histogram gets the sample before: a store whose address hangs on the tick that was just read
- * holds up what comes after it, which costs 6 ns (AMD Zen 3). Readers add `latest` themselves. */
+ * holds up what comes after it, which costs 6 ns (AMD Zen 3). Readers add `latest` themselves.
+ *
+ * The order of the stores is what a reader finds after a kill. After each of them the histogram
+ * with `latest` holds every sample that is in another field, and at most one more: the sample
+ * before twice until `latest` is replaced, then the new one. A sample that is counted has its
+ * moments. */
 static inline void cf_operation_add(struct cf_operation *shard, uint64_t value, uint64_t end_tick,
                                     int failed) {
-    uint64_t before = cf_load_relaxed(&shard->latest), latest = 0;
-    if (cf_likely(value < (UINT64_C(1) << CF_HISTOGRAM_VALUE_BITS)))
-        latest = cf_histogram_bucket(value) + UINT64_C(1);
-    else
-        cf_bump(&shard->out_of_range, 1);
-    cf_store_relaxed(&shard->latest, latest);
+    uint64_t before = cf_load_relaxed(&shard->latest);
     if (cf_likely(before != 0))
         cf_bump(&shard->histogram[before - 1], 1);
+    if (cf_likely(value < (UINT64_C(1) << CF_HISTOGRAM_VALUE_BITS))) {
+        cf_store_relaxed(&shard->latest, cf_histogram_bucket(value) + UINT64_C(1));
+    } else {
+        cf_store_relaxed(&shard->latest, UINT64_C(0));
+        cf_bump(&shard->out_of_range, 1);
+    }
     uint64_t count = cf_load_relaxed(&shard->count);
     if (cf_unlikely(count == 0))
         cf_store_relaxed(&shard->first_tick, end_tick);
+    cf_store_relaxed(&shard->last_tick, end_tick);
     cf_store_relaxed(&shard->count, count + 1);
     cf_bump(&shard->sum, value);
     if (cf_unlikely(value < cf_load_relaxed(&shard->min)))
         cf_store_relaxed(&shard->min, value);
     if (cf_unlikely(value > cf_load_relaxed(&shard->max)))
         cf_store_relaxed(&shard->max, value);
-    cf_store_relaxed(&shard->last_tick, end_tick);
     if (cf_unlikely(failed))
         cf_bump(&shard->errors, 1);
 }
