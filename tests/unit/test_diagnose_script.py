@@ -77,6 +77,19 @@ def test_each_form_of_command_has_its_undo(tmp_path: Path) -> None:
         assert remark in script
 
 
+def test_a_network_device_is_set_and_set_back(tmp_path: Path) -> None:
+    answers = {"coalescing": {"eth0": {"rx_us": 50, "adaptive_rx": 1}}, "ring": {"eth0": {"rx": 256, "rx_max": 4096}}}
+    dropped = {"sys/class/net/eth0/statistics/rx_dropped": "90000\n"}
+    host = FakeHost.load("bare_default").with_syscalls(answers).with_files({}, dropped)
+    found, view = diagnosis_of(host, tmp_path)
+    script = fix_script(found, view, "1.0")
+    for line in (
+        "run ethtool -C eth0 adaptive-rx off rx-usecs 0", "run ethtool -C eth0 adaptive-rx on rx-usecs 50",
+        "run ethtool -G eth0 rx 4096", "run ethtool -G eth0 rx 256",
+    ):  # fmt: skip
+        assert f" {line}\n" in script
+
+
 def test_a_limit_in_bytes_is_undone_by_the_ratio_that_counted_before(tmp_path: Path) -> None:
     host = FakeHost.load("bare_default").with_files(
         {"proc/sys/vm/dirty_bytes": "0\n", "proc/sys/vm/dirty_ratio": "20\n"}
