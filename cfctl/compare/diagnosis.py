@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from cfctl.compare.comparison import Change, Comparison, Direction, Figure, Threshold, comparison, judged
 from cfctl.compare.fields import Fields
+from cfctl.compare.probe import doubted, percentiles
 from cfctl.errors import InputError, UnobservableError
 from cfctl.records import Severity, Verdict
 
@@ -24,7 +25,7 @@ _RANKS: Final = {str(severity): severity.rank + 1 for severity in Severity}
 def compare(
     base: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], thresholds: Sequence[Threshold]
 ) -> Comparison:
-    """Return each check's change of status, and those of the costs and offsets measured.
+    """Return each check's change of status, and those of the latency, the costs and offsets measured.
 
     A status counts 0 for no issue and 1 to 4 for the severity of one; of several runs of a side the worst
     counts. A new or graver issue is a regression whatever the thresholds. Raises UnobservableError for
@@ -96,10 +97,36 @@ def _measured_changes(
 ) -> Iterator[Change]:
     base, new = ([_measured(document) for document in side] for side in (old, young))
     limits = {"ns": [*thresholds, _OFFSET_LIMIT, _COST_LIMIT], "ratio": thresholds}
+    spoilt = min(len(old), len(young)) == 1 and any(map(_is_contaminated, [*old, *young]))
     for key in base[0]:
         runs = [[run[key] for run in side if key in run] for side in (base, new)]
         if len(runs[0]) == len(base) and len(runs[1]) == len(new):
-            yield judged(*key, Figure.pooled(runs[0]), Figure.pooled(runs[1]), limits[key[2]])
+            change = judged(*key, Figure.pooled(runs[0]), Figure.pooled(runs[1]), limits[key[2]])
+            yield doubted(change) if spoilt and key in _latency(old[0]) else change
+
+
+def _latency(document: Fields) -> Mapping[tuple[str, str, str], Figure]:
+    """Return the percentiles of the latency that was measured for a target, by CPU."""
+    return {
+        key: figure
+        for cpu, use in _latency_of_cpus(document)
+        for key, figure in percentiles(
+            f"{use} CPU {cpu.count('cpu')}" if cpu.has("cpu") else use, cpu.table("distribution")
+        )
+        if figure.value is not None
+    }
+
+
+def _is_contaminated(document: Fields) -> bool:
+    return any(cpu.value("contaminated") is True for cpu, _ in _latency_of_cpus(document))
+
+
+def _latency_of_cpus(document: Fields) -> list[tuple[Fields, str]]:
+    measurements = document.table("measurements") if document.has("measurements") else None
+    if measurements is None or not measurements.has("latency"):
+        return []
+    latency = measurements.table("latency")
+    return [(cpu, latency.text("use")) for cpu in latency.tables("cpus")]
 
 
 def _measured(document: Fields) -> Mapping[tuple[str, str, str], Figure]:
@@ -107,7 +134,7 @@ def _measured(document: Fields) -> Mapping[tuple[str, str, str], Figure]:
     if not document.has("measurements"):
         return {}
     measurements = document.table("measurements")
-    found: dict[tuple[str, str, str], Figure] = {}
+    found: dict[tuple[str, str, str], Figure] = dict(_latency(document))
     for name, cost in measurements.items("costs"):
         figure = measurements.table("costs").measurement(name, _SIGMAS)
         # What is lost in a second goes by another unit than what an event costs.

@@ -332,6 +332,24 @@ def test_what_is_lost_in_a_second_is_no_time_of_an_event(tmp_path: Path) -> None
     assert found["syscall", "cost"].unit == "ns"
 
 
+def test_the_latency_of_a_target_is_compared_by_percentile(tmp_path: Path) -> None:
+    document = json.loads(diagnosed(tmp_path, "base", FakeHost.load("bare_default")).read_text())
+
+    def with_latency(name: str, p50: int, contaminated: bool = False) -> Path:
+        cpu = wakeup(p50)["cpus"][0]
+        lane = {"cpu": 0, "distribution": cpu["distribution"], "contaminated": contaminated}
+        latency = {"use": "timer", "cpus": [lane]}
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(document | {"measurements": {"costs": {}, "latency": latency}}))
+        return path
+
+    slow, fast = with_latency("slow", 60_000), with_latency("fast", 50_000)
+    assert by_metric(compare_files([slow], [fast]))["timer CPU 0 p50"].direction is Direction.BETTER
+    assert by_metric(compare_files([fast], [slow]))["timer CPU 0 p50"].verdict is Verdict.FAIL
+    disturbed = with_latency("disturbed", 60_000, contaminated=True)
+    assert by_metric(compare_files([fast], [disturbed]))["timer CPU 0 p50"].verdict is Verdict.INCONCLUSIVE
+
+
 def test_a_check_that_can_no_longer_observe_is_inconclusive(tmp_path: Path) -> None:
     tuned = FakeHost.load("bare_tuned")
     blind = tuned.without("sys/kernel/mm/transparent_hugepage/enabled")
