@@ -274,12 +274,17 @@ def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "more than 3 files" in refused(tmp_path, archived(*((member(f"a{i}"), b"") for i in range(4))))
 
 
+@functools.cache
+def _whole_archive() -> bytes:
+    return captured(FakeHost.load("docker_quota")).archive
+
+
 @settings(max_examples=60)
 @given(st.data())
 def test_a_damaged_archive_gives_one_message_or_the_whole_diagnosis(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    whole = captured(FakeHost.load("docker_quota")).archive
+    whole = _whole_archive()
     file = tmp_path_factory.mktemp("damaged") / "host.tar.gz"
     if data.draw(st.booleans()):
         damaged = whole[: data.draw(st.integers(0, len(whole) - 1))]
