@@ -7,14 +7,17 @@ import shlex
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from cfctl.diagnose.record import Actor, CheckResult, Diagnosis, Status
+from cfctl.diagnose.record import Actor, CheckResult, Status
 from cfctl.host.cpus import format_cpu_list
 from cfctl.host.processes import process_counters
 from cfctl.host.syscalls import SyscallError
 from cfctl.host.view import HostView, UnreadableError
 from cfctl.text import safe_text
+
+if TYPE_CHECKING:
+    from cfctl.diagnose.diagnosis import Diagnosis
 
 _WIDTH: Final = 100
 _HEAD: Final = """\

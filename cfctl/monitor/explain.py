@@ -12,7 +12,8 @@ from cfctl.monitor.alerts import Cause
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cfctl.diagnose.record import CheckResult, Diagnosis
+    from cfctl.diagnose.diagnosis import Diagnosis
+    from cfctl.diagnose.record import CheckResult
     from cfctl.monitor.snapshot import Series
     from cfctl.monitor.targets import Target
 

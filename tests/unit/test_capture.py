@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from cfctl.diagnose.capture import Capture, CaptureRequest, capture
 from cfctl.diagnose.measurements import Measurements
 from cfctl.diagnose.offline import MOMENTS, open_captured
-from cfctl.diagnose.record import Diagnosis, Status
+from cfctl.diagnose.record import Status
 from cfctl.diagnose.requirements import hardware
 from cfctl.diagnose.run import Request, diagnose
 from cfctl.diagnose.stored import restored
@@ -34,6 +34,8 @@ from tests.hosts.fake_host import HOSTS, FakeHost, MemoryView
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from cfctl.diagnose.diagnosis import Diagnosis
 
 NAMES = sorted(path.stem for path in HOSTS.glob("*.toml"))
 REFUSALS = [errno.EPERM, errno.EINVAL, errno.EIO]

@@ -317,9 +317,9 @@ def test_diagnoses_of_two_profiles_are_not_compared(tmp_path: Path) -> None:
 def test_what_is_lost_in_a_second_is_no_time_of_an_event(tmp_path: Path) -> None:
     document = json.loads(diagnosed(tmp_path, "base", FakeHost.load("bare_default")).read_text())
     paths = []
-    for name, lost in (("old", 2e8), ("new", 4e8)):
+    for name, ns_per_s in (("old", 2e8), ("new", 4e8)):
         costs = {
-            "sibling": {"value": lost, "unit": "ns/s", "uncertainty": 1e6},
+            "sibling": {"value": ns_per_s, "unit": "ns/s", "uncertainty": 1e6},
             "syscall": {"value": 165.0, "unit": "ns", "uncertainty": 1.0},
         }
         paths.append(tmp_path / f"{name}.json")

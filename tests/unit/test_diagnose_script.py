@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfctl.diagnose.record import Actor, Commands, Diagnosis, Status
+from cfctl.diagnose.record import Actor, Commands, Status
 from cfctl.diagnose.run import Request, diagnose
 from cfctl.diagnose.script import fix_script
 from cfctl.host.view import HostView
@@ -21,6 +21,8 @@ from tests.hosts.golden import COMPLETE_HOSTS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from cfctl.diagnose.diagnosis import Diagnosis
 
 
 def diagnosis_of(host: FakeHost, tmp_path: Path, pid: int | None = None) -> tuple[Diagnosis, HostView]:
