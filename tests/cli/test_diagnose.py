@@ -271,7 +271,13 @@ def test_a_target_is_judged_on_this_machine(use: str) -> None:
     found = json.loads(done.stdout)["budget"]
     # Ten seconds are met wherever the run was not disturbed.
     assert (done.returncode, found["verdict"]) in {(0, "pass"), (3, "inconclusive")}
-    assert found["estimate"]["low_ns"] <= found["estimate"]["value_ns"] <= found["estimate"]["high_ns"]
+    estimate = found["estimate"]
+    if estimate["value_ns"] is None:
+        # A machine that hardly let it run: too few samples, and it says so.
+        assert (found["verdict"], bool(estimate["reason"])) == ("inconclusive", True)
+    else:
+        known = [estimate[name] for name in ("low_ns", "value_ns", "high_ns") if estimate[name] is not None]
+        assert known == sorted(known)
 
 
 @pytest.mark.host
