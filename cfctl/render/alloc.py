@@ -31,6 +31,8 @@ _PROBLEMS_SHOWN: Final = 10
 # The library reads a clock that costs nothing and steps by this at most (250 Hz kernels: 4 ms).
 _CLOCK_STEP_NS: Final = 10_000_000
 _CHART_HEIGHT: Final = 5
+# Sizes are exact below, and then have the digits that tell one class from the next.
+_ROUNDED_FROM_BYTES: Final = 10_000
 _BAR_WIDTH: Final = 24
 _GROWTH_STYLE: Final = {"steady": "green", "growing": "bold red", "inconclusive": "yellow"}
 _LIMIT_STYLE: Final = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.INCONCLUSIVE: "yellow"}
@@ -44,7 +46,7 @@ def render(report: AllocReport, console: Console, shown_unit: str | None) -> Non
         _process(process, console, shown_unit)
     hidden = len(report.processes) - _PROCESSES_SHOWN
     if hidden > 0:
-        console.print(cell(f"and {hidden} more processes; see --json", "dim"))
+        console.print(cell(f"and {hidden} more; see --json", "dim"))
     if len(report.processes) > 1:
         console.print()
         console.print(_totals(report.total, None, None, f"All {len(report.processes)} processes"))
@@ -119,7 +121,7 @@ def _facts(process: ProcessAllocations, shown_unit: str | None) -> Iterator[tupl
     at = format_quantity(max(process.peak_at_ns, _CLOCK_STEP_NS), "ns", shown_unit=shown_unit)
     when = f"after {at}" if process.peak_at_ns > _CLOCK_STEP_NS else f"within {at}"
     error = _bytes(process.peak.uncertainty)
-    yield "peak", f"{_bytes(process.peak.value)} ± {error}", when
+    yield "peak", f"{_bytes(process.peak.value)}, known to {error}", when
     verdict = process.growth.verdict
     yield "growth", Text(verdict, style=_GROWTH_STYLE[verdict]), _slope(process.growth)
 
@@ -196,6 +198,8 @@ def _sizes(sizes: Sequence[SizeClass], console: Console) -> Table:
 
 
 def _range(size: SizeClass) -> str:
+    if size.from_bytes >= _ROUNDED_FROM_BYTES:
+        return f"{_bytes(size.from_bytes)} to {_bytes(size.below_bytes)}"
     last = size.below_bytes - 1
     return f"{size.from_bytes} B" if last == size.from_bytes else f"{size.from_bytes}..{last} B"
 
@@ -203,8 +207,9 @@ def _range(size: SizeClass) -> str:
 def _remarks(process: ProcessAllocations) -> Iterator[str]:
     yield from process.bypass
     if process.shards_refused:
+        threads = "thread" if process.shards_refused == 1 else "threads"
         yield (
-            f"{process.shards_refused} threads found no room in the segment and counted together, nothing is lost; "
+            f"{process.shards_refused} {threads} found no room in the segment and counted together, nothing is lost; "
             "raise CFCTL_SEGMENT_LIMIT or free space"
         )
     if process.children.allocations:
