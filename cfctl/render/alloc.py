@@ -89,8 +89,10 @@ def _process(process: ProcessAllocations, console: Console, shown_unit: str | No
     console.print(fact_table(_facts(process, shown_unit)))
     _chart(process, console, shown_unit)
     if len(process.threads) > 1 or process.shared.allocations:
+        console.print()
         console.print(_threads(process))
     if process.sizes:
+        console.print()
         console.print(_sizes(process.sizes, console))
     for line in _remarks(process):
         console.print(cell(line, "yellow"), soft_wrap=True)
@@ -118,7 +120,9 @@ def _facts(process: ProcessAllocations, shown_unit: str | None) -> Iterator[tupl
         f"{_bytes(process.inherited_bytes)} of it from before the fork" if process.inherited_bytes else ""
     )
     yield "live", f"{_bytes(process.live_bytes)} in {process.live_blocks} blocks", inherited
-    at = format_quantity(max(process.peak_at_ns, _CLOCK_STEP_NS), "ns", shown_unit=shown_unit)
+    # Its clock may be a step ahead of the end.
+    peak_at_ns = min(process.peak_at_ns, process.elapsed_ns or process.peak_at_ns)
+    at = format_quantity(max(peak_at_ns, _CLOCK_STEP_NS), "ns", shown_unit=shown_unit)
     when = f"after {at}" if process.peak_at_ns > _CLOCK_STEP_NS else f"within {at}"
     error = _bytes(process.peak.uncertainty)
     yield "peak", f"{_bytes(process.peak.value)}, known to {error}", when
@@ -146,13 +150,13 @@ def _chart(process: ProcessAllocations, console: Console, shown_unit: str | None
     points = [(float(point.time_ns), float(point.live_bytes)) for point in process.timeline]
     side = "|" if plain else "│"
     lines = step_chart(points, float(process.elapsed_ns), width, _CHART_HEIGHT, plain)
+    console.print()
     console.print(cell("live bytes over time", "bold"))
     for number, line in enumerate(lines):
         name = label if number == 0 else "0 B" if number == len(lines) - 1 else ""
         console.print(Text(f"{name:>{len(label)}} {side}{line}"), no_wrap=True, overflow="crop")
     end = format_quantity(process.elapsed_ns, "ns", shown_unit=shown_unit)
     console.print(Text(f"{'':>{len(label)}}  0{end:>{width - 1}}"), no_wrap=True, overflow="crop")
-    console.print()
 
 
 def _threads(process: ProcessAllocations) -> Table:
