@@ -93,9 +93,10 @@ def read_trace(path: Path) -> Trace:
         raise InputError(
             f"The trace {path} can not be read.", why, "Name a file of cfctl bus record."
         ) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _no_trace(path, "It is no regular file.")
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise _no_trace(path, "It is no regular file.")
         try:
             return _read(path, file)
         except OSError as error:
@@ -139,7 +140,7 @@ def _ended(record: dict[str, Any], messages: list[TracedMessage], number: int, g
         return Trace(tuple(messages), 0, f"the end tells {str(record.get('messages'))[:20]} messages")
     if goes_on:
         return Trace(tuple(messages), 0, f"it goes on after its end, line {number}")
-    return Trace(tuple(messages), dropped if _is_word(dropped) else 0, None)
+    return Trace(tuple(messages), dropped if isinstance(dropped, int) and _is_word(dropped) else 0, None)
 
 
 def _records(file: BinaryIO) -> Iterator[tuple[int, Any]]:

@@ -92,7 +92,7 @@ class TraceEvent:
     """An event of a trace: a process sent or received a message, and the stamp its clock gave then.
 
     Events of one process stand in its own order; the order between processes does not matter. `hlc` is None
-    for a receipt that is only known from a declared dependency: it is not before its sending.
+    for a receipt that is only known from a declared dependency: it is after its sending, and not judged itself.
     """
 
     kind: Literal["send", "receive"]
@@ -239,7 +239,7 @@ class _Verifier:
             process.last_hlc = max(process.last_hlc, event.hlc)
         if event.kind == "send":
             self._send(process, number)
-        else:
+        elif event.hlc is not None:
             self._receive(process, number, sending)
 
     def _send(self, process: _Process, number: int) -> None:

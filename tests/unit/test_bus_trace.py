@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,8 @@ def histories(draw: st.DrawFn) -> tuple[TracedMessage, ...]:
         messages.append(
             TracedMessage(join_id(ring + 1, numbers[ring]), "t", str(ring), stamp, place, place + 1, 1000 + 2 * place, tuple(causes))
         )  # fmt: skip
-    return tuple(draw(st.permutations(messages))) if draw(st.booleans()) else tuple(messages)
+    received = draw(st.permutations(messages)) if draw(st.booleans()) else messages
+    return tuple(replace(each, received_hlc=1000 + 2 * place) for place, each in enumerate(received))
 
 
 def reference(messages: tuple[TracedMessage, ...]) -> dict[str, bool]:
