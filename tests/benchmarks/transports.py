@@ -48,6 +48,7 @@ class Transport:
 
 def bus(wait: str) -> Transport:
     """Return this project's bus."""
+    ready = os.pipe(), os.pipe()
 
     @contextlib.contextmanager
     def opened(side: int) -> Iterator[Side]:
@@ -56,7 +57,11 @@ def bus(wait: str) -> Transport:
         config = BusConfig(DEPTH, payload_bytes=PAYLOAD_BYTES, wait=Wait(wait))
         with Bus(config) as endpoint:
             topics = [f"benchmark {os.getppid()} {each}" for each in (side, 1 - side)]
-            inbox, outbox = endpoint.subscribe(topics[1]), endpoint.publisher(topics[0])
+            outbox = endpoint.publisher(topics[0])
+            # Both rings are there before anyone subscribes: each subscription joins at once.
+            os.write(ready[1 - side][1], b"x")
+            os.read(ready[side][0], 1)
+            inbox = endpoint.subscribe(topics[1])
             while outbox.counts()["readers"] < 1:
                 time.sleep(0.001)
             yield Side(outbox.publish, inbox.recv, outbox.publish_many, inbox.recv_many)
