@@ -83,7 +83,7 @@ def run() -> Iterator[Figure]:
 
 
 def _memory() -> str | None:
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def _own(readings: dict[str, list[Reading]]) -> Iterator[Figure]:
@@ -92,10 +92,15 @@ def _own(readings: dict[str, list[Reading]]) -> Iterator[Figure]:
     floor = statistics.median(floors)
     pair = "near" if floor <= NEAR_NS else "far"
     yield Figure(f"cache-line floor, {pair} CPUs", floors, "ns", math.inf)
-    beside = {"reference": floor, "reference_name": "floor"}
     half = tuple(each.half_p50_ns for each in ours)
-    yield Figure("Python, half round trip, p50", half, "ns", PYTHON_TO_FLOOR * floor + PYTHON_BEYOND_NS, **beside)  # type: ignore[arg-type]
-    yield Figure("the same, beyond 2.5 floors of its turn", tuple(each.beyond_ns for each in ours), "ns", PYTHON_BEYOND_NS)
+    goal_ns = PYTHON_TO_FLOOR * floor + PYTHON_BEYOND_NS
+    yield Figure("Python, half round trip, p50", half, "ns", goal_ns, reference=floor, reference_name="floor")
+    yield Figure(
+        "the same, beyond 2.5 floors of its turn",
+        tuple(each.beyond_ns for each in ours),
+        "ns",
+        PYTHON_BEYOND_NS,
+    )
     yield Figure("Python, half round trip, p99", tuple(each.half_p99_ns for each in ours), "ns", P99_NS)
     yield Figure("a message by call", tuple(1e9 / each.call for each in ours), "ns", 1e9 / CALL_GOAL[pair])
     batch = tuple(1e9 / each.batch for each in ours if each.batch)
@@ -113,7 +118,9 @@ def _against(readings: dict[str, list[Reading]]) -> Iterator[Figure]:
         yield Figure(f"{name}: half round trip, p50", half, "ns", math.inf, "median", own, "ours")
         paced = tuple(each.paced_p50_ns for each in found)
         yield Figure(f"{name}: due to received, p50", paced, "ns", math.inf)
-        yield Figure(f"{name}: due to received, p99", tuple(each.paced_p99_ns for each in found), "ns", math.inf)
+        yield Figure(
+            f"{name}: due to received, p99", tuple(each.paced_p99_ns for each in found), "ns", math.inf
+        )
         call = tuple(1e9 / max(each.call, each.batch or 0.0) for each in found)
         yield Figure(f"{name}: a message, at its best", call, "ns", math.inf)
     others = {name: found for name, found in readings.items() if not name.startswith("cfctl")}
@@ -192,7 +199,7 @@ def _trips(transport: Transport) -> int:
     return TRIPS if transport.spins else TRIPS_ASLEEP
 
 
-def _lead(ends: Side, transport: Transport, ns_per_tick: float) -> dict[str, float]:
+def _lead(ends: Side, transport: Transport, ns_per_tick: float) -> dict[str, float | None]:
     from cfctl import _native
 
     ticks, send, receive = _native.ticks, ends.send, ends.receive
@@ -212,24 +219,24 @@ def _lead(ends: Side, transport: Transport, ns_per_tick: float) -> dict[str, flo
             pass
         send(stamped)
     receive()
-    found = {
+    found: dict[str, float | None] = {
         "half_p50_ns": trips[len(trips) // 2] * ns_per_tick / 2,
         "half_p99_ns": trips[len(trips) * 99 // 100] * ns_per_tick / 2,
     }
-    start = time.perf_counter()
+    began = time.perf_counter()
     for _ in range(transport.flood):
         send(data)
     receive()
-    found["call"] = transport.flood / (time.perf_counter() - start)
+    found["call"] = transport.flood / (time.perf_counter() - began)
     if ends.send_many:
         batch, left = [data] * BATCH, transport.flood
-        start = time.perf_counter()
+        began = time.perf_counter()
         while left:
             left -= ends.send_many(batch[:left])
         receive()
-        found["batch"] = transport.flood / (time.perf_counter() - start)
+        found["batch"] = transport.flood / (time.perf_counter() - began)
     else:
-        found["batch"] = None  # type: ignore[assignment]
+        found["batch"] = None
     return found
 
 
@@ -266,7 +273,9 @@ def _calls() -> Iterator[Figure]:
     with Bus(BusConfig(4096, payload_bytes=PAYLOAD_BYTES, wait=Wait.SPIN)) as endpoint:
         inbox, outbox = endpoint.subscribe("calls"), endpoint.publisher("calls")
         names = {"send": outbox.try_publish, "receive": inbox.try_recv, "data": bytes(PAYLOAD_BYTES)}
-        timers = {each: timeit.Timer(each, globals=names).timeit for each in ("pass", "send(data)", "receive()")}
+        timers = {
+            each: timeit.Timer(each, globals=names).timeit for each in ("pass", "send(data)", "receive()")
+        }
         rounds = []
         for _ in range(9):
             least = dict.fromkeys(timers, math.inf)
@@ -295,7 +304,10 @@ def _compiled_figures(place: Path, cpus: list[int]) -> Iterator[Figure]:
     if not shutil.which("cc") or not NATIVE.is_dir():
         print("No C compiler, or no source tree: the C parts were not timed.", file=sys.stderr)
         return
-    sources = ["-D_GNU_SOURCE", *(str(path) for path in NATIVE.glob("*.c") if not path.name.startswith("alloc"))]
+    sources = [
+        "-D_GNU_SOURCE",
+        *(str(path) for path in NATIVE.glob("*.c") if not path.name.startswith("alloc")),
+    ]
 
     def compiled(name: str, *more: str) -> str:
         program = str(place / name)
@@ -316,7 +328,12 @@ def _compiled_figures(place: Path, cpus: list[int]) -> Iterator[Figure]:
         half = numbers(trip, str(place), *pair, str(PAYLOAD_BYTES), "64")
         turns.append(((before + numbers(floor, *pair)[0]) / 2, *half))
     yield Figure("C, half round trip, p50", tuple(each[1] for each in turns), "ns", math.inf)
-    yield Figure("C, half round trip, p50 : floor of its turn", tuple(each[1] / each[0] for each in turns), "x", C_TO_FLOOR)
+    yield Figure(
+        "C, half round trip, p50 : floor of its turn",
+        tuple(each[1] / each[0] for each in turns),
+        "x",
+        C_TO_FLOOR,
+    )
     yield Figure("C, a message of many", tuple(1e9 / each[4] for each in turns), "ns", math.inf)
     spent = [numbers(costs, str(place)) for _ in range(ROUNDS)]
     yield Figure("HLC tick, C, with the tick read", tuple(each[0] for each in spent), "ns", 20.0)
