@@ -153,7 +153,9 @@ def test_a_name_chosen_to_harm_is_one_word_of_a_command(check_id: str, host: Hos
     ("measured", "status"),
     [({}, Status.UNOBSERVABLE), (costs(throttled=0.0), Status.PASS), (costs(throttled=4e8), Status.ISSUE)],
 )
-def test_a_quota_that_stopped_nobody_asleep_is_judged_at_work(measured: dict[str, Any], status: Status) -> None:
+def test_a_quota_that_stopped_nobody_asleep_is_judged_at_work(
+    measured: dict[str, Any], status: Status
+) -> None:
     group = "sys/fs/cgroup/system.slice/engine.service"
     host = Host({f"{group}/cpu.max": "40000 100000\n"}, pid=None, measured=measured)
     assert run("CGROUP_CPU_THROTTLED", host).status is status
