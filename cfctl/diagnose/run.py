@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.budget import Budget, Target, judge_budget
+from cfctl.diagnose.diagnosis import Diagnosis
 from cfctl.diagnose.engine import Check, catalogue, every_check, run_check
 from cfctl.diagnose.impact import JITTER, THROTTLED
 from cfctl.diagnose.measure import measure_host
@@ -15,7 +16,7 @@ from cfctl.diagnose.measurements import Measurements
 from cfctl.diagnose.offline import Captured, open_captured
 from cfctl.diagnose.probing import DEFAULT_DURATION_NS, LATENCY, ProbePlan, probe_host
 from cfctl.diagnose.profiles import PROFILES, use_of
-from cfctl.diagnose.record import Actor, Catalogue, CheckResult, Diagnosis, Status, Subject
+from cfctl.diagnose.record import Actor, Catalogue, CheckResult, Status, Subject
 from cfctl.diagnose.subject import NOT_MEASURED, Facts, sampled
 from cfctl.errors import InputError
 from cfctl.host.fingerprint import fingerprint

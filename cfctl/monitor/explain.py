@@ -13,7 +13,8 @@ from cfctl.monitor.alerts import Cause
 from cfctl.records import Verdict
 
 if TYPE_CHECKING:
-    from cfctl.diagnose.record import CheckResult, Diagnosis
+    from cfctl.diagnose.diagnosis import Diagnosis
+    from cfctl.diagnose.record import CheckResult
     from cfctl.monitor.check import CheckDocument, TargetResult
     from cfctl.monitor.snapshot import Series
     from cfctl.monitor.targets import Target

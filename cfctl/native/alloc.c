@@ -16,6 +16,7 @@
 #include "tick.h"
 
 _Thread_local struct cf_alloc_thread cf_alloc_thread;
+uint8_t cf_alloc_quick;
 
 static pthread_key_t thread_key;
 static bool began;
@@ -185,10 +186,12 @@ static void claim_for_thread(struct cf_alloc_thread *thread) {
         shard =
             cf_segment_claim_shard(&owner->segment, threads_entry, (uint64_t)syscall(SYS_gettid));
     pthread_mutex_unlock(&owner->lock);
-    if (shard)
+    if (shard) {
         thread->shard = cf_shard_payload(shard);
-    else
+        thread->quick = cf_alloc_quick ? thread->shard : NULL;
+    } else {
         thread->refused = 1;
+    }
 }
 
 /* A forked child opens a segment of its own once it has done so much that it is no mere step
@@ -276,7 +279,7 @@ static void thread_ended(void *argument) {
         return;
     cf_alloc_tell(thread);
     thread->refused = 1;
-    thread->shard = NULL;
+    thread->shard = thread->quick = NULL;
     cf_segment_release_shard((struct cf_shard *)(void *)shard - 1);
 }
 

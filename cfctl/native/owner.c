@@ -16,11 +16,7 @@ struct cf_owner cf_owner_own = {
     .segment = {.fd = -1},
 };
 
-static struct cf_owner *in_use = &cf_owner_own;
-
-struct cf_owner *cf_owner(void) {
-    return cf_load_relaxed(&in_use);
-}
+struct cf_owner *cf_owner_in_use = &cf_owner_own;
 
 void cf_owner_find(void) {
     void *symbol = dlsym(RTLD_DEFAULT, CF_OWNER_SYMBOL);
@@ -30,7 +26,7 @@ void cf_owner_find(void) {
     memcpy(&exported, &symbol, sizeof exported);
     struct cf_owner *found = exported();
     if (found->version == CF_OWNER_VERSION && found->bytes == sizeof *found)
-        cf_store_relaxed(&in_use, found);
+        cf_store_relaxed(&cf_owner_in_use, found);
 }
 
 static void before_fork(void) {

@@ -9,7 +9,7 @@
 
 #include "tick.h"
 
-enum { CHECK_EVERY_NS = 100000000, LOOKS_A_PAUSE = 8, LOOKS_A_CLOCK = 64 };
+enum { CHECK_EVERY_NS = 100000000, LOOKS_A_CLOCK = 32 };
 
 static void insert(struct cf_subscription *subscription, struct cf_ring_reader *reader) {
     uint32_t at = subscription->count;
@@ -219,11 +219,10 @@ static int is_ready(const struct cf_subscription *subscription) {
 }
 
 int cf_subscription_spin(const struct cf_subscription *subscription, uint32_t looks) {
-    for (uint32_t look = 1; look <= looks; look++) {
+    for (uint32_t look = 0; look < looks; look++) {
         if (is_ready(subscription))
             return 1;
-        if (look % LOOKS_A_PAUSE == 0)
-            cf_relax();
+        cf_relax();
     }
     return 0;
 }

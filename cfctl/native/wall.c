@@ -37,9 +37,9 @@ static uint64_t span_of(const struct cf_clock_line *line) {
 
 enum { OWN_SHIFT = 29, OWN_AGREEMENT = 512 };
 
-/* Takes the rate of the last anchor and this reading, by CLOCK_MONOTONIC, which is never set. Returns
- * whether it agrees with the one before: after a suspension, or a reading that went wrong, one of
- * two does not. */
+/* Takes the rate of the last anchor and this reading, by CLOCK_MONOTONIC, which is never set.
+ * Returns whether it agrees with the one before: after a suspension, or a reading that went wrong,
+ * one of two does not. */
 static bool take_own_rate(struct cf_wall *wall, const struct cf_wall_reading *reading) {
     static const uint64_t least_ns = CF_WALL_SPAN_NS / 2, most_ns = UINT64_C(1) << 34;
     uint64_t ticks = reading->tick - cf_load_relaxed(&wall->checked_tick);

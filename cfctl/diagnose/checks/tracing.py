@@ -103,6 +103,7 @@ def smi(host: Host) -> Outcome:
     kernel sees it."""
     if host.facts.vendor is None:
         raise UnobservableError("/proc/cpuinfo names no vendor")
+    host.saw("/proc/cpuinfo vendor_id", host.facts.vendor)
     if host.facts.vendor != "GenuineIntel":
         raise UnobservableError("only Intel CPUs count these interrupts in MSR 34H")
     if host.environment.is_guest:

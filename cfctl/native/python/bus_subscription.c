@@ -11,7 +11,7 @@
 /* A wait starts with some looks under the interpreter lock, about a microsecond: giving it up and
  * taking it again costs as much as a message's way. Messages of one recv_many share a tick, which
  * dates the first of them a third of a microsecond too late. */
-enum { SLICE_NS = 100000000, LOOKS_WITH_LOCK = 256, BATCH = 16 };
+enum { SLICE_NS = 100000000, LOOKS_WITH_LOCK = 64, BATCH = 16, PAYLOADS = 256 };
 
 struct subscription_object {
     PyObject_HEAD struct cf_subscription subscription;
@@ -114,7 +114,8 @@ static int is_open(const struct subscription_object *self) {
     return 0;
 }
 
-/* Takes the next message of the rings. Its payload; NULL without exception when there is none. */
+/* Takes the next message of the rings. Its payload; Py_None when there is none; NULL with an
+ * exception. */
 static PyObject *take_payload(struct subscription_object *self, struct cf_ring_message *message) {
     struct cf_ring_reader *reader;
     while ((reader = cf_subscription_poll(&self->subscription, message)) != NULL) {
@@ -130,7 +131,7 @@ static PyObject *take_payload(struct subscription_object *self, struct cf_ring_m
         }
         Py_DECREF(payload);
     }
-    return NULL;
+    return Py_NewRef(Py_None);
 }
 
 /* Counts messages that were taken, and merges the latest of their stamps into the clock. */
@@ -171,9 +172,11 @@ static PyObject *hold(struct subscription_object *self, const struct cf_ring_mes
 /* Takes the next message of the rings: its payload or, `whole`, the Message. Py_None when there is
  * none; NULL with an exception. */
 static PyObject *take(struct subscription_object *self, int whole) {
-    struct cf_ring_message message;
-    PyObject *payload;
-    while ((payload = take_payload(self, &message)) != NULL) {
+    for (;;) {
+        struct cf_ring_message message;
+        PyObject *payload = take_payload(self, &message);
+        if (payload == Py_None || cf_unlikely(!payload))
+            return payload;
         uint64_t tick = cf_ticks();
         account(self, &message, 1, tick);
         if (cf_likely(!(message.flags & CF_MESSAGE_EXTENDED)))
@@ -183,7 +186,6 @@ static PyObject *take(struct subscription_object *self, int whole) {
             return kept;
         Py_DECREF(kept);
     }
-    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
 }
 
 /* Takes a message that was held and is released now; NULL without exception when there is none. */
@@ -285,58 +287,90 @@ static PyObject *subscription_recv_message(PyObject *object, PyObject *const *ar
     return recv(object, args, count, 1);
 }
 
-/* Appends a payload, or what is kept of a held message, and gives the reference up. */
-static int append(PyObject *list, PyObject *payload) {
-    int error = payload ? PyList_Append(list, payload) : -1;
-    Py_XDECREF(payload);
-    return error;
-}
-
-/* Appends up to `most` payloads. 1; 0 when there are no more; -1 with an exception. */
-static int take_batch(struct subscription_object *self, PyObject *list, size_t most) {
-    PyObject *released = take_released(self);
-    if (cf_unlikely(released || PyErr_Occurred()))
-        return append(list, payload_of(released, 0)) < 0 ? -1 : 1;
+/* Takes up to `most` messages, at most BATCH; one that has an extension is the last. How many
+ * payloads it stored: of held messages there are none. -1 when nothing is there, or with an
+ * exception. */
+static Py_ssize_t take_batch(struct subscription_object *self, PyObject **payloads,
+                             Py_ssize_t most) {
     struct cf_ring_message messages[BATCH];
     PyObject *payload = NULL;
-    size_t size = 0;
-    int error = 0;
-    while (size < most && error == 0 && (payload = take_payload(self, &messages[size])) != NULL) {
-        if (cf_unlikely(messages[size++].flags & CF_MESSAGE_EXTENDED))
+    Py_ssize_t taken = 0;
+    int is_extended = 0;
+    while (taken < most && !is_extended) {
+        payload = take_payload(self, &messages[taken]);
+        if (payload == Py_None || cf_unlikely(!payload))
             break;
-        error = append(list, payload);
+        is_extended = messages[taken].flags & CF_MESSAGE_EXTENDED;
+        payloads[taken++] = payload;
     }
-    if (size == 0)
-        return PyErr_Occurred() ? -1 : 0;
+    if (payload == Py_None)
+        Py_DECREF(payload);
+    if (taken == 0)
+        return -1;
     uint64_t tick = cf_ticks();
-    account(self, messages, size, tick);
-    if (payload && messages[size - 1].flags & CF_MESSAGE_EXTENDED) {
-        PyObject *kept = hold(self, &messages[size - 1], tick, payload);
-        if (kept != Py_None)
-            error = append(list, payload_of(kept, 0));
-        else
-            Py_DECREF(kept);
+    account(self, messages, (size_t)taken, tick);
+    if (cf_likely(!is_extended))
+        return taken;
+    PyObject *kept = payload_of(hold(self, &messages[taken - 1], tick, payload), 0);
+    if (kept && kept != Py_None) {
+        payloads[taken - 1] = kept;
+        return taken;
     }
-    return error < 0 || PyErr_Occurred() ? -1 : 1;
+    Py_XDECREF(kept);
+    return taken == 1 && !kept ? -1 : taken - 1;
+}
+
+/* Adds payloads to a list, which is made with the first of them, and gives their references up. The
+ * list, or NULL with an exception. */
+static PyObject *add_payloads(PyObject *list, PyObject **payloads, Py_ssize_t size) {
+    int is_new = list == NULL;
+    if (is_new)
+        list = PyList_New(size);
+    for (Py_ssize_t i = 0; i < size; i++) {
+        if (list && is_new)
+            PyList_SetItem(list, i, payloads[i]);
+        else if (list && PyList_Append(list, payloads[i]) < 0)
+            Py_CLEAR(list);
+        if (!is_new || !list)
+            Py_DECREF(payloads[i]);
+    }
+    return list;
 }
 
 static PyObject *subscription_recv_many(PyObject *object, PyObject *argument) {
     struct subscription_object *self = (struct subscription_object *)object;
-    Py_ssize_t most = PyLong_AsSsize_t(argument);
-    if (most == -1 && PyErr_Occurred())
+    Py_ssize_t left = PyLong_AsSsize_t(argument);
+    if ((left == -1 && PyErr_Occurred()) || !is_open(self))
         return NULL;
-    PyObject *list = is_open(self) ? PyList_New(0) : NULL;
-    if (!list)
-        return NULL;
-    int more = 1;
-    for (Py_ssize_t left; more > 0 && (left = most - PyList_Size(list)) > 0;)
-        more = take_batch(self, list, left < BATCH ? (size_t)left : BATCH);
+    PyObject *payloads[PAYLOADS], *list = NULL;
+    Py_ssize_t size = 0, got = 0;
+    while (left > 0 && got >= 0) {
+        Py_ssize_t most = left < BATCH ? left : BATCH;
+        PyObject *released = payload_of(take_released(self), 0);
+        if (cf_unlikely(released != NULL)) {
+            payloads[size] = released;
+            got = 1;
+        } else {
+            got = PyErr_Occurred() ? -1 : take_batch(self, payloads + size, most);
+        }
+        if (got < 0)
+            break;
+        left -= got;
+        size += got;
+        if (size > PAYLOADS - BATCH) {
+            list = add_payloads(list, payloads, size);
+            size = 0;
+            if (!list)
+                return NULL;
+        }
+    }
     /* What was taken before an exception must not be lost with it. */
-    if (more < 0 && PyList_Size(list) == 0)
-        Py_CLEAR(list);
-    else if (more < 0)
+    if (PyErr_Occurred()) {
+        if (size == 0 && !list)
+            return NULL;
         PyErr_Clear();
-    return list;
+    }
+    return add_payloads(list, payloads, size);
 }
 
 /* Waits until there is something to take, without taking it. */
