@@ -256,7 +256,9 @@ def _of_section(plan: Plan, series: Series) -> Series:
     """Return a series of one of the bench's processes as the section's: its pid and names are of one run only."""
     if not series.labels:
         return series
-    return replace(series, labels=(("section", plan.name),), subject=f"the bench's section {plan.name}")
+    whose = f" ({plan.memory_of})" if series.metric == "memory_rss" else ""
+    subject = f"the bench's section {plan.name}{whose}"
+    return replace(series, labels=(("section", plan.name),), subject=subject)
 
 
 def spun_share(first: Snapshot, last: Snapshot) -> Measurement:
