@@ -37,7 +37,7 @@ from cfctl.monitor.explain import explained
 from cfctl.monitor.measuring import of_its_life
 from cfctl.monitor.metric import gauges
 from cfctl.monitor.repeats import combined, median_of
-from cfctl.monitor.snapshot import Distribution, Series, Snapshot
+from cfctl.monitor.snapshot import Collector, Distribution, Series, Snapshot
 from cfctl.monitor.targets import BUILT_IN_TARGETS, Operator, Target, TargetSeverity
 from cfctl.records import Measurement, Verdict
 
@@ -269,6 +269,27 @@ def test_a_section_whose_processes_fail_does_not_keep_the_others_from_being_meas
     assert began == ["pool", "clock"]
     assert [each.problem for each in found.sections] == ["No space left.", None]
     assert found.snapshot().problems == ("pool: No space left.",)
+
+
+def test_no_process_of_the_bench_runs_while_the_clock_settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    settling: list[tuple[tuple[int, ...] | None, bool]] = []
+
+    class Asked(Collector):
+        def __post_init__(self) -> None:
+            settling.append((self.subject.pids, self.subject.settle))
+            self.subject = replace(self.subject, settle=False)
+            super().__post_init__()
+
+    monkeypatch.setattr("cfctl.monitor.bench.Collector", Asked)
+    monkeypatch.setattr("cfctl.monitor.bench._calibrated", lambda: None)
+
+    @contextlib.contextmanager
+    def start(roles: Sequence[str], topic: str) -> Iterator[dict[str, Worker]]:
+        with workers(roles and ("operate",), topic) as started:
+            yield started
+
+    Bench(chosen(["pool", "clock"]), settle=True, sleep=lambda _: None, start=start).run()
+    assert [(bool(pids), settle) for pids, settle in settling] == [(True, False), (False, True)]
 
 
 @dataclass(frozen=True)
