@@ -564,3 +564,9 @@ class DispatcherRecord:
     def __new__(cls, name: str) -> DispatcherRecord: ...
     def add(self, values: tuple[float, ...], /) -> None:
         """Add to the fields, in the order of DISPATCHER_FIELDS; the last two are raised to their value."""
+
+    def late(self, lateness_ns: int, /) -> None:
+        """Count a message that was delivered so many ns after its deadline (kind "bus_lateness")."""
+
+    def subscriptions(self, made: int, ended: int, /) -> None:
+        """Count subscriptions that were made, and that have ended; also from a finalizer."""

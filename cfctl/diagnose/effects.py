@@ -64,7 +64,7 @@ def wakeup_effects(
 ) -> WakeupEffects:
     """Return the wake-up as started and the wanted effects on it; 0.7 s for each way to run.
 
-    Raises UnobservableError when a way is refused or the run was interrupted.
+    Raises UnobservableError when a way is refused, KeyboardInterrupt after Ctrl-C.
     """
     from cfctl.diagnose.awake import kept_awake
     from cfctl.probe.scheduling import Scheduling
@@ -145,7 +145,7 @@ def _run(way: Variant, cpus: Sequence[int], wakeup: Callable[..., Wakeup]) -> Wa
     with around:
         run = wakeup(cpus, RUN_NS, WAKEUP_INTERVAL_NS, **way.arguments)
     if run.interrupted:
-        raise UnobservableError("the run was interrupted")
+        raise KeyboardInterrupt
     return run
 
 

@@ -168,6 +168,13 @@ class Host:
             return self.online()
         return tuple(cpu for cpu in self.online() if cpu in allowed)
 
+    def hot_cpus(self) -> frozenset[int]:
+        """Return the CPUs that are kept for somebody: isolated ones, and those a target is pinned to."""
+        hot = frozenset(self.isolated())
+        if self.pid is not None and len(self.target_cpus()) < self.cpu_count():
+            hot |= set(self.target_cpus())
+        return hot
+
     def isolated(self) -> tuple[int, ...]:
         """Return the CPUs kept from the scheduler, () for none; raises when it is not known."""
         return self.cpu_list("sys/devices/system/cpu/isolated")

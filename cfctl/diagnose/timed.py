@@ -174,6 +174,8 @@ def cache_line(cpus: Sequence[int], storage: str | None) -> Costs:  # noqa: ARG0
     if pair is None or other is None:
         raise UnobservableError("it needs two CPUs of one last-level cache and one of another")
     found = measure_core_to_core((*pair, other), ("cas",), _LINE_SAMPLES)
+    if found.interrupted:
+        raise KeyboardInterrupt
     near = [each.one_way for each in found.pairs if {each.cpu_a, each.cpu_b} == set(pair)]
     far = [each.one_way for each in found.pairs if other in {each.cpu_a, each.cpu_b}]
     return {"cache_line_near": near[0], "cache_line_far": max(far, key=lambda each: each.value or 0.0)}

@@ -144,12 +144,16 @@ def protocols(view: HostView, pid: int | None = None) -> dict[str, dict[str, int
 LINK_ERRORS: Final = ("rx_errors", "tx_errors", "rx_dropped", "tx_dropped", "rx_missed_errors")
 
 
+def links(view: HostView) -> list[str]:
+    """Return the network links except the loopback; the bonding driver's list among them is none."""
+    return [name for name in view.names("sys/class/net") if name not in {"lo", "bonding_masters"}]
+
+
 def link_errors(view: HostView, pid: int | None = None) -> dict[str, dict[str, int]]:  # noqa: ARG001
     """Return the error counters of each network link except the loopback."""
-    links = [name for name in view.names("sys/class/net") if name != "lo"]
     return {
         link: {name: view.integer(f"sys/class/net/{link}/statistics/{name}") for name in LINK_ERRORS}
-        for link in links
+        for link in links(view)
     }
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cfctl.diagnose.budget import Budget
-    from cfctl.diagnose.record import Catalogue, CheckResult, Diagnosis
+    from cfctl.diagnose.diagnosis import Diagnosis
+    from cfctl.diagnose.record import Catalogue, CheckResult
 
 _LABEL_WIDTH: Final = 10
 _WHOSE: Final = {

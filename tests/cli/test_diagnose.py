@@ -267,11 +267,17 @@ def test_this_machine_is_diagnosed_without_an_error(tmp_path: Path) -> None:
 @pytest.mark.host
 @pytest.mark.parametrize("use", ["timer", "busy-poll", "ipc", "network"])
 def test_a_target_is_judged_on_this_machine(use: str) -> None:
-    done = cfctl("--target", "p50=10s", "--for", use, "--duration", "1s", "--only", "FD_LIMIT", "--json")
+    done = cfctl("--target", "p50=10s", "--for", use, "--duration", "200ms", "--only", "FD_LIMIT", "--json")
     found = json.loads(done.stdout)["budget"]
     # Ten seconds are met wherever the run was not disturbed.
     assert (done.returncode, found["verdict"]) in {(0, "pass"), (3, "inconclusive")}
-    assert found["estimate"]["low_ns"] <= found["estimate"]["value_ns"] <= found["estimate"]["high_ns"]
+    estimate = found["estimate"]
+    if estimate["value_ns"] is None:
+        # A machine that hardly let it run: too few samples, and it says so.
+        assert (found["verdict"], bool(estimate["reason"])) == ("inconclusive", True)
+    else:
+        known = [estimate[name] for name in ("low_ns", "value_ns", "high_ns") if estimate[name] is not None]
+        assert known == sorted(known)
 
 
 @pytest.mark.host

@@ -140,8 +140,10 @@ def monitor(
 
 def _read_anew(file: str | None, names: Sequence[str]) -> tuple[Target, ...]:
     """Return the targets as the files hold them now, not as they were when the command began."""
+    from cfctl.monitor.targets import without_load
+
     config.load.cache_clear()
-    return load_targets(file, names)
+    return without_load(load_targets(file, names), names)
 
 
 def _seconds(duration: str | None) -> float | None:

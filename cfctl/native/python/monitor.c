@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "owner.h"
 #include "span.h"
 
 static size_t slot_of(const struct cf_known_code *table, size_t capacity, const PyObject *code) {
@@ -96,9 +97,9 @@ int cf_monitor_ask(struct cf_monitor *self, PyObject *code, struct cf_known_code
     return remember(self, known);
 }
 
-/* Whether somebody outside has switched instrumentation off for now; one load. */
-static int is_paused(void) {
-    const struct cf_segment_header *header = cf_process_header();
+/* Whether somebody outside has switched instrumentation off for now; three loads. */
+static inline int is_paused(void) {
+    const struct cf_segment_header *header = cf_load_acquire(&cf_owner()->open_header);
     return header && (cf_load_relaxed(&header->control) & CF_CONTROL_PAUSED);
 }
 
