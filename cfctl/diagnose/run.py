@@ -222,10 +222,9 @@ def _observed(
         progress(f"watching counters for {request.interval_ns / 1e9:g} s")
         sleep(request.interval_ns / 1e9)
     now = captured.now if captured else open_view(request.sysroot)
-    for sample in samples:
-        # A view reads a file when it is first asked: at the end of the interval, not after the probes.
-        sampled(sample, now, pid)
-    return Facts(now, pid, request.profile, None, before, values)
+    # A view reads a file when it is first asked: at the end of the interval, not after the probes.
+    later = {sample: sampled(sample, now, pid) for sample in samples}
+    return Facts(now, pid, request.profile, None, before, values, later)
 
 
 def _check_target(view: HostView, pid: int | None) -> None:

@@ -55,6 +55,7 @@ class Facts:
     measurements: Measurements | None
     before: HostView | None = None
     samples_before: dict[Sample, Any] = field(default_factory=dict)
+    samples_now: dict[Sample, Any] = field(default_factory=dict)
     live: Live | None = None
 
     @cached_property
@@ -215,8 +216,11 @@ class Host:
         return self.facts.before is not None
 
     def now(self, sample: Callable[[HostView, int | None], T]) -> T:
-        """Return a sample of this moment."""
-        return sample(self.view, self.pid)
+        """Return a sample of this moment, taken once for all checks; raises UnreadableError."""
+        taken = self.facts.samples_now
+        if sample not in taken:
+            taken[sample] = sampled(sample, self.view, self.pid)
+        return _given(taken[sample])
 
     def change(self, sample: Callable[[HostView, int | None], T]) -> Change[T]:
         """Return a sample of the start of the interval and one of its end.
@@ -228,9 +232,7 @@ class Host:
             # What can not be read at all is the better reason.
             self.now(sample)
             raise UnobservableError(NEEDS_TWO)
-        earlier = self.facts.samples_before[sample]
-        if isinstance(earlier, Exception):
-            raise earlier
+        earlier = _given(self.facts.samples_before[sample])
         seconds = (self.view.monotonic_ns - before.monotonic_ns) / 1e9
         if seconds <= 0:
             raise UnobservableError("the two samples do not say how far apart they are")
@@ -284,6 +286,13 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, dict):
         return {safe_text(key): _cleaned(item) for key, item in value.items()}
     return value
+
+
+def _given(sample: Any) -> Any:
+    """Return a sample that was taken; raises the reason for which there is none."""
+    if isinstance(sample, Exception):
+        raise sample
+    return sample
 
 
 def sampled(sample: Sample, view: HostView, pid: int | None) -> Any:
