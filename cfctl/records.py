@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import math
 import re
+from collections.abc import Hashable
 from functools import cache
 from typing import Any, ClassVar, Final
 
@@ -143,7 +144,7 @@ def to_plain(value: Any) -> Any:
 
 
 @cache
-def _field_names(kind: type) -> tuple[str, ...] | None:
+def _field_names(kind: Hashable) -> tuple[str, ...] | None:
     """Return the names of a dataclass's fields, None for another type; asking it each time is half of a document's time."""
     return tuple(f.name for f in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
 

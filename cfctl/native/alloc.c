@@ -16,7 +16,7 @@
 #include "tick.h"
 
 _Thread_local struct cf_alloc_thread cf_alloc_thread;
-uint8_t cf_alloc_quick;
+uint8_t cf_alloc_quick, cf_alloc_starting;
 
 static pthread_key_t thread_key;
 static bool began;
@@ -215,6 +215,8 @@ static void count_brief(const struct cf_alloc_change *change) {
 void cf_alloc_count(const struct cf_alloc_change *change) {
     struct cf_alloc_thread *thread = &cf_alloc_thread;
     int saved_errno = errno;
+    if (cf_unlikely(cf_alloc_starting))
+        return;
     if (!thread->shard && is_brief()) {
         count_brief(change);
         return;

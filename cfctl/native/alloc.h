@@ -132,6 +132,10 @@ extern _Thread_local struct cf_alloc_thread cf_alloc_thread;
  * before cf_alloc_begin. */
 extern uint8_t cf_alloc_quick;
 
+/* While it is set nothing is counted: what the C library allocates for this module's own start is
+ * none of the program's. */
+extern uint8_t cf_alloc_starting;
+
 /* What one call did. `requested` is UINT64_MAX when no size was asked for. */
 struct cf_alloc_change {
     uint32_t allocations, deallocations, reallocations, failures;

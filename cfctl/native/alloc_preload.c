@@ -397,6 +397,7 @@ uint64_t cf_alloc_bypassed(void) {
 /* glibc hands the program's arguments to constructors; others hand on nothing that can be used. */
 __attribute__((constructor)) static void begin(int argument_count, char **arguments) {
     int saved_errno = errno;
+    cf_alloc_starting = 1;
     resolve();
     cf_alloc_quick = sizeof(size_t) == 8 && has_glibc_blocks();
 #if defined(__GLIBC__)
@@ -405,6 +406,11 @@ __attribute__((constructor)) static void begin(int argument_count, char **argume
     (void)argument_count, (void)arguments;
     cf_alloc_take_request(NULL, 0);
 #endif
-    cf_alloc_begin(cf_alloc_bypassed());
+    uint64_t bypass = cf_alloc_bypassed();
+    /* Gives back what a symbol that was not found left, which the program would else free. */
+    dlerror();
+    dlerror();
+    cf_alloc_begin(bypass);
+    cf_alloc_starting = 0;
     errno = saved_errno;
 }

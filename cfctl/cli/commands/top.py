@@ -31,7 +31,7 @@ def top(
 ) -> None:
     """Show the operations of all running programs with their rates, the busiest first.
 
-    All numbers but the recorded count are of the time between two readings. Busy is the time that
+    All numbers but the count are of the time between two readings. Busy is the time that
     samples took per time that went by: 100 % is one thread that does nothing else. A sample counts
     whole when it ends.
 
