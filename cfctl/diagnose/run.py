@@ -26,7 +26,7 @@ from cfctl.records import Severity, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cfctl.diagnose.live import LiveWatch
+    from cfctl.diagnose.live import Watch
 
 NOT_WANTED: Final = "not asked for (--quick, --no-measure)"
 NOT_NEEDED: Final = "no check found anything to measure"
@@ -70,7 +70,7 @@ def diagnose(
     probe: Callable[[ProbePlan, Measurements, Callable[[str], None]], Measurements] = probe_host,
     sleep: Callable[[float], None] = time.sleep,
     progress: Callable[[str], None] = lambda _: None,
-    live: LiveWatch | None = None,
+    live: Watch | None = None,
 ) -> Diagnosis:
     """Return the diagnosis a request asks for; `live` watches programs meanwhile.
 

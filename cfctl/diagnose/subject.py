@@ -21,6 +21,7 @@ from cfctl.text import safe_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cfctl.bus.statistics import BusReport
     from cfctl.diagnose.live import Live, SeenEntry
     from cfctl.diagnose.measurements import Measurements
 
@@ -250,6 +251,13 @@ class Host:
         Raises UnobservableError when there is no segment.
         """
         return self.live().entries(kind)
+
+    def bus(self) -> BusReport:
+        """Return what was seen of the message bus; raises UnobservableError when nothing was."""
+        live = self.live()
+        if live.bus is None:
+            raise UnobservableError(live.reason)
+        return live.bus
 
     def rate(self, sample: Callable[[HostView, int | None], T], count: Callable[[T], int]) -> float | None:
         """Return how much a counter rose in a second of the interval; None when that can not be told."""

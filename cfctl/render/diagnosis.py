@@ -168,7 +168,9 @@ def _summary(document: Diagnosis, console: Console) -> int:
     used += _lines(console, f"Host: {', '.join(fact for fact in facts if fact) or 'nothing could be read'}")
     seen = "one view only" if document.interval_s is None else f"counters over {document.interval_s:.1f} s"
     target = f", target process {document.pid}" if document.pid is not None else ""
-    if document.subject is not Subject.LATENCY:
+    if document.subject is Subject.TEMPORAL:
+        return used + _lines(console, f"Run: {seen}{target}")
+    if document.subject is Subject.MEMORY:
         segments = f", segments: {len(document.segments)}"
         return used + _lines(console, f"Run: {seen}{target}{segments}")
     measured = f", {document.measurements_reason}" if document.measurements_reason else ""

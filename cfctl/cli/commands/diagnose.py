@@ -15,6 +15,7 @@ from cfctl.cli.diagnose_commands.selection import (
     names,
     show_catalogue,
 )
+from cfctl.cli.diagnose_commands.temporal import temporal
 from cfctl.cli.exit_codes import ExitCode
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, message
 from cfctl.cli.progress import step_line
@@ -34,6 +35,7 @@ def _complete_profile(incomplete: str) -> list[str]:
 
 
 app.command()(memory)
+app.command()(temporal)
 
 
 @app.command()
@@ -108,7 +110,8 @@ def latency(
     against a rule with a named source. An issue says what was found, what it costs here, who can act
     on it (you, or the operator of the host below a guest or container), the commands to run and the
     one that verifies them. What can not be seen is unobservable, with the reason; it never counts as
-    a pass.
+    a pass. Where a message bus of this user runs (of --pid: where it takes part), it is judged too, as
+    by cfctl diagnose temporal.
 
     With --target the first lines answer whether the latency is met: pass or fail when the whole 95 %
     interval lies on one side, else inconclusive. Probed are: timer, the wake-up of a program started
@@ -120,7 +123,9 @@ def latency(
     to fix, 2 usage, 3 the target can not be judged or a check named by --require-observable could
     not observe.
     """
+    from cfctl import paths
     from cfctl.diagnose.budget import Target
+    from cfctl.diagnose.bus import BusWatch
     from cfctl.diagnose.run import Request, diagnose
     from cfctl.render.diagnosis import render, render_all
 
@@ -150,8 +155,11 @@ def latency(
         message(
             f"A PM QoS limit of {pm_qos} us is asked for (/dev/cpu_dma_latency) while its effect is measured."
         )
+    bus = None
+    if sysroot == "/":
+        bus = BusWatch(paths.segment_directory(), None if pid is None else str(pid))
     with step_line() as show:
-        diagnosis = diagnose(request, progress=show)
+        diagnosis = diagnose(request, progress=show, live=bus)
     out.emit(diagnosis, render_all if show_all or only is not None else render)
     if diagnosis.verdict is Verdict.FAIL:
         raise typer.Exit(ExitCode.FINDING)

@@ -1,4 +1,4 @@
-"""Checks of a process's memory as it tells of itself in its segment: heap, collector, pools."""
+"""Checks of a process's memory as it tells of itself in its segment: heap, collector, pools, subscriptions."""
 
 from __future__ import annotations
 
@@ -270,3 +270,35 @@ def pool_misuse(host: Host) -> Outcome:
         f"Releases that were refused: {text}.",
         Fix(privilege=None),
     )
+
+
+@check(
+    "SUBSCRIPTIONS_LEFT",
+    "Subscriptions are never ended",
+    Severity.MEDIUM,
+    Area.PROCESS_MEMORY,
+    rule="some were made and none ended in the interval",
+    source="the performance guide, Subscription Management",
+    solution="Unsubscribe when the subscriber goes, or keep no reference: a dropped subscription ends by itself.",
+    impact=_SPACE,
+    scope=Scope.PROCESS,
+    needs=("segments",),
+)
+def subscriptions_left(host: Host) -> Outcome:
+    """Each holds a place in every ring of its topic, which waits for it, and counters in the segment."""
+    found = host.entries("bus_dispatcher")
+    if not found:
+        return NotApplicable("it has no cfctl.bus.Bus")
+    left = []
+    total = 0
+    for entry in found:
+        open_now = entry.value("subscribed") - entry.value("unsubscribed")
+        total += host.saw(f"segment, {_named(entry)}, subscriptions open", open_now)
+        made, ended = entry.rise("subscribed"), entry.rise("unsubscribed")
+        if made and not ended:
+            left.append(f"{_named(entry)} made {made}, {open_now} are open")
+    if not left:
+        if not found[0].segment.has_interval and total:
+            raise UnobservableError("needs an interval: run with --duration")
+        return Pass(f"{total} subscriptions open, none that pile up")
+    return Issue(f"None ended in the interval: {'; '.join(left)}.", Fix(privilege=None))

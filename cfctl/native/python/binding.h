@@ -24,6 +24,7 @@ extern const struct cf_binding_topic cf_topic_monitor;
 extern const struct cf_binding_topic cf_topic_probe;
 extern const struct cf_binding_topic cf_topic_perf;
 extern const struct cf_binding_topic cf_topic_sparse;
+extern const struct cf_binding_topic cf_topic_histogram;
 extern const struct cf_binding_topic cf_topic_pool;
 extern const struct cf_binding_topic cf_topic_track;
 extern const struct cf_binding_topic cf_topic_bus;
