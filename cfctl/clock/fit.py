@@ -41,6 +41,12 @@ class Line:
         """Return the line through a point with a slope."""
         return cls(tick, ns, 0.0, slope_from(ns_per_tick))
 
+    @classmethod
+    def between(cls, first: tuple[int, int], last: tuple[int, int]) -> Line:
+        """Return the line through two (tick, ns) readings, whose ns were cut to whole ones; at the last."""
+        slope = ((last[1] - first[1]) << SLOPE_BITS) // (last[0] - first[0])
+        return cls(*last, 0.5, slope)
+
     @property
     def ns_per_tick(self) -> float:
         """Return the slope as a float: 53 bits of it."""

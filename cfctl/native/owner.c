@@ -2,10 +2,11 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "place.h"
 
 struct cf_owner cf_owner_own = {
     .version = CF_OWNER_VERSION,
@@ -86,10 +87,10 @@ int cf_owner_configure(const char *directory, const char *run_id, uint64_t limit
         (run_id && strlen(run_id) >= sizeof owner->run_id))
         return -ENAMETOOLONG;
     pthread_mutex_lock(&owner->lock);
-    snprintf(owner->directory, sizeof owner->directory, "%s", directory);
+    cf_place_copy(owner->directory, sizeof owner->directory, directory);
     /* Without one of its own the process keeps the run it was started for. */
     if (run_id || owner == &cf_owner_own)
-        snprintf(owner->run_id, sizeof owner->run_id, "%s", run_id ? run_id : "");
+        cf_place_copy(owner->run_id, sizeof owner->run_id, run_id ? run_id : "");
     owner->limit_bytes = limit_bytes;
     pthread_mutex_unlock(&owner->lock);
     return 0;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,6 +85,35 @@ def test_clusters_that_never_lie_on_a_line_are_degraded_with_the_bracket_bound()
     assert made.frequency_uncertainty_ppb == made.frequency_bound_ppb
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_a_degraded_line_keeps_the_bound_of_the_brackets(seed: int) -> None:
+    chance = random.Random(seed)
+
+    class Scattered(FakeSampler):
+        """Readings anywhere in their brackets of 40 ns, with errors that claim to know better."""
+
+        def sample(self, index: int, clock_id: int, /) -> None:
+            super().sample(index, clock_id)
+            tick, ns = self.slots[index]
+            self.slots[index] = (tick, ns + chance.uniform(-19, 19))
+
+        def centre(
+            self, index: int, ns_per_tick: float, /
+        ) -> tuple[int, int, float, float, int, int, int, int]:
+            tick, ns, fraction, _, *rest = super().centre(index, ns_per_tick)
+            return (tick, ns, fraction, chance.choice((0.001, 10.0)), *rest)  # type: ignore[return-value]
+
+    timeline = FakeTimeline()
+    sampled, budget_ns, attempts = sample_until_valid(
+        100_000_000, "raw", sampler=Scattered(timeline, noise_ns=(0.0,)), timeline=timeline
+    )
+    made = from_sampled(circumstances(), sampled, budget_ns, attempts)
+    assert made.verdict == "degraded"
+    for tick in (sampled.centres[0].point.tick, sampled.centres[-1].point.tick):
+        ns = made.base_ns + (tick - made.base_tick) * clock.ns_per_tick(made)
+        assert abs(ns - tick * TRUE_SLOPE) < made.bound_ns(abs(tick - made.base_tick))
+
+
 def test_a_step_in_every_attempt_is_refused() -> None:
     timeline = FakeTimeline()
     stepping = FakeSampler(timeline, steps={attempt * 8 + 4: 1e6 for attempt in range(5)})
@@ -106,6 +136,7 @@ def test_a_shift_that_reading_the_clock_can_make_is_degraded_and_no_step(
         circumstances(), *sample_until_valid(100_000_000, "raw", sampler=stepping, timeline=timeline)
     )
     assert made.verdict == "degraded"
+    # The brackets hold no shift, their line does: by less than half of one at each end.
     assert abs(made.frequency_hz / TRUE_HZ - 1) * 1e9 < made.frequency_bound_ppb
 
 
