@@ -101,7 +101,7 @@ static void test_a_link_or_an_open_directory_is_refused(void) {
     CHECK(cf_segment_open(&segment, link_path, NULL, CF_SEGMENT_DEFAULT_LIMIT) == -EPERM);
     CHECK(mkdir(open_path, 0700) == 0 && chmod(open_path, 0755) == 0);
     CHECK(cf_segment_open(&segment, open_path, NULL, CF_SEGMENT_DEFAULT_LIMIT) == -EPERM);
-    CHECK(cf_segment_open(&segment, "/nonexistent/a", NULL, CF_SEGMENT_DEFAULT_LIMIT) == -ENOENT);
+    CHECK(cf_segment_open(&segment, "/proc/none/a", NULL, CF_SEGMENT_DEFAULT_LIMIT) == -ENOENT);
     CHECK(unlink(link_path) == 0 && rmdir(open_path) == 0);
 }
 
