@@ -95,9 +95,12 @@ class Subscription:
             await asyncio.get_running_loop().run_in_executor(None, self._ring.wait, min(left, 0.1))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield payloads as they come, in an event loop."""
+        """Yield payloads as they come, in an event loop, until the subscription ends."""
         while True:
-            payload = await self.recv_async()
+            try:
+                payload = await self.recv_async()
+            except SubscriptionNotFound:
+                return
             assert payload is not None
             yield payload
 

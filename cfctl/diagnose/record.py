@@ -32,6 +32,7 @@ class Subject(enum.StrEnum):
 
     LATENCY = "latency"
     MEMORY = "memory"
+    TEMPORAL = "temporal"
 
 
 class Area(enum.StrEnum):
@@ -47,14 +48,15 @@ class Area(enum.StrEnum):
     NETWORK = "network"
     STORAGE = "storage"
     PROCESS_MEMORY = "process memory"
+    BUS = "bus"
 
     @property
     def subject(self) -> Subject:
-        """Return what the checks of this area diagnose."""
+        """Return what the checks of this area diagnose first of all."""
         return _SUBJECTS.get(self, Subject.LATENCY)
 
 
-_SUBJECTS: Final = {Area.PROCESS_MEMORY: Subject.MEMORY}
+_SUBJECTS: Final = {Area.PROCESS_MEMORY: Subject.MEMORY, Area.BUS: Subject.TEMPORAL}
 
 
 class Scope(enum.StrEnum):

@@ -26,7 +26,7 @@ from cfctl.records import Severity, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cfctl.diagnose.live import LiveWatch
+    from cfctl.diagnose.live import Watch
 
 NOT_WANTED: Final = "not asked for (--quick, --no-measure)"
 NOT_NEEDED: Final = "no check found anything to measure"
@@ -70,7 +70,7 @@ def diagnose(
     probe: Callable[[ProbePlan, Measurements, Callable[[str], None]], Measurements] = probe_host,
     sleep: Callable[[float], None] = time.sleep,
     progress: Callable[[str], None] = lambda _: None,
-    live: LiveWatch | None = None,
+    live: Watch | None = None,
 ) -> Diagnosis:
     """Return the diagnosis a request asks for; `live` watches programs meanwhile.
 
@@ -222,10 +222,9 @@ def _observed(
         progress(f"watching counters for {request.interval_ns / 1e9:g} s")
         sleep(request.interval_ns / 1e9)
     now = captured.now if captured else open_view(request.sysroot)
-    for sample in samples:
-        # A view reads a file when it is first asked: at the end of the interval, not after the probes.
-        sampled(sample, now, pid)
-    return Facts(now, pid, request.profile, None, before, values)
+    # A view reads a file when it is first asked: at the end of the interval, not after the probes.
+    later = {sample: sampled(sample, now, pid) for sample in samples}
+    return Facts(now, pid, request.profile, None, before, values, samples_now=later)
 
 
 def _check_target(view: HostView, pid: int | None) -> None:

@@ -176,14 +176,17 @@ class Bench:
         with self.start(plan.roles, f"bench {os.getpid()} {plan.name}") as started:
             pids = {role: worker.pid for role, worker in started.items()}
             self.sleep(_WARM_UP_S if started else 0.0)
-            collector = Collector(Subject(tuple(pids.values()), settle=self.settle), LiveSegments())
+            # No process of the bench runs while the clock settles.
+            settle = self.settle and plan.concerns("temporal_accuracy")
+            collector = Collector(Subject(tuple(pids.values()), settle=settle), LiveSegments())
             first, waited_before = collector.collect(), waited_ns(pids.values())
             self.sleep(plan.duration_s)
             waited, last = waited_ns(pids.values()), collector.collect()
             require_alive(started)
         usable = len(os.sched_getaffinity(0))
         found = section_of(plan, first, last, pids, _grown(waited_before, waited), usable)
-        if not any(series.labels for series in found.series) and pids:
+        if pids and not any(s.labels for s in found.series if s.metric != "memory_rss"):
+            # Of memory the kernel tells; all else the processes have to record themselves.
             raise StateError("The bench's processes recorded nothing that can be read.", *last.problems[:1])
         return found
 
@@ -253,7 +256,9 @@ def _of_section(plan: Plan, series: Series) -> Series:
     """Return a series of one of the bench's processes as the section's: its pid and names are of one run only."""
     if not series.labels:
         return series
-    return replace(series, labels=(("section", plan.name),), subject=f"the bench's section {plan.name}")
+    whose = f" ({plan.memory_of})" if series.metric == "memory_rss" else ""
+    subject = f"the bench's section {plan.name}{whose}"
+    return replace(series, labels=(("section", plan.name),), subject=subject)
 
 
 def spun_share(first: Snapshot, last: Snapshot) -> Measurement:

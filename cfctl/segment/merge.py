@@ -50,11 +50,14 @@ def _merged(
         return bytes(merged)
     if field.type is FieldType.RING:
         return b"".join(_ring_slots(field, payload) for payload in payloads)
-    scalar = _SCALARS[field.type]
-    values: list[float] = [scalar.unpack_from(payload, field.offset)[0] for payload in payloads]
+    unpack = _SCALARS[field.type].unpack_from
+    values: list[float] = [unpack(payload, field.offset)[0] for payload in payloads]
     if field.type is FieldType.U64 and field.merge is MergeRule.MIN:
         values = [value for value in values if value != U64_MAX]
-    values = [value for value in values if not math.isnan(value)]
+    elif field.type is FieldType.F64:
+        values = [value for value in values if not math.isnan(value)]
+    if len(values) == 1:
+        return values[0]
     return _RULES[field.merge](values) if values else None
 
 

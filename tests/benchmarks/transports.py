@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import importlib.util
 import multiprocessing
 import os
@@ -28,7 +29,7 @@ class Side:
     """One end: to send and to receive a payload, and many at once where there is a call for it."""
 
     send: Callable[[bytes], Any]
-    receive: Callable[[], bytes]
+    receive: Callable[[], Any]
     send_many: Callable[[list[bytes]], int] | None = None
     receive_many: Callable[[int], list[bytes]] | None = None
 
@@ -48,6 +49,7 @@ class Transport:
 
 def bus(wait: str) -> Transport:
     """Return this project's bus."""
+    ready = os.pipe(), os.pipe()
 
     @contextlib.contextmanager
     def opened(side: int) -> Iterator[Side]:
@@ -56,7 +58,11 @@ def bus(wait: str) -> Transport:
         config = BusConfig(DEPTH, payload_bytes=PAYLOAD_BYTES, wait=Wait(wait))
         with Bus(config) as endpoint:
             topics = [f"benchmark {os.getppid()} {each}" for each in (side, 1 - side)]
-            inbox, outbox = endpoint.subscribe(topics[1]), endpoint.publisher(topics[0])
+            outbox = endpoint.publisher(topics[0])
+            # Both rings are there before anyone subscribes: each subscription joins at once.
+            os.write(ready[1 - side][1], b"x")
+            os.read(ready[side][0], 1)
+            inbox = endpoint.subscribe(topics[1])
             while outbox.counts()["readers"] < 1:
                 time.sleep(0.001)
             yield Side(outbox.publish, inbox.recv, outbox.publish_many, inbox.recv_many)
@@ -100,7 +106,7 @@ def pipe(*, spins: bool) -> Transport:
 
 def multiprocessing_queue() -> Transport:
     """Return multiprocessing.Queue, which pickles and has a thread of its own on the sending side."""
-    queues = multiprocessing.Queue(DEPTH), multiprocessing.Queue(DEPTH)
+    queues: list[Any] = [multiprocessing.Queue(DEPTH) for _ in range(2)]
 
     @contextlib.contextmanager
     def opened(side: int) -> Iterator[Side]:
@@ -113,9 +119,8 @@ def multiprocessing_queue() -> Transport:
 
 def faster_fifo() -> Transport:
     """Return faster-fifo's queue without its pickling."""
-    from faster_fifo import Queue
-
-    queues = [Queue(DEPTH * 2 * PAYLOAD_BYTES, loads=bytes, dumps=bytes) for _ in range(2)]
+    module = importlib.import_module("faster_fifo")
+    queues = [module.Queue(DEPTH * 2 * PAYLOAD_BYTES, loads=bytes, dumps=bytes) for _ in range(2)]
 
     @contextlib.contextmanager
     def opened(side: int) -> Iterator[Side]:
@@ -137,8 +142,7 @@ def faster_fifo() -> Transport:
 
 def zmq_ipc() -> Transport:
     """Return a ZeroMQ pair over a socket of the file system."""
-    import zmq
-
+    zmq = importlib.import_module("zmq")
     address = f"ipc:///tmp/cfctl-benchmark-{os.getpid()}"
 
     @contextlib.contextmanager
@@ -158,8 +162,7 @@ class _Payload(ctypes.Structure):
 
 def iceoryx2() -> Transport:
     """Return iceoryx2's publish and subscribe, received by asking again and again."""
-    import iceoryx2 as iox
-
+    iox = importlib.import_module("iceoryx2")
     parent = os.getpid()
 
     @contextlib.contextmanager

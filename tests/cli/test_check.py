@@ -51,9 +51,25 @@ def test_what_can_not_be_judged_counts_as_the_policy_says(cfctl: Cfctl, policy: 
     assert cfctl(*arguments, env={"CFCTL_CHECK_INCONCLUSIVE": policy}).returncode == status
 
 
-def test_the_process_of_a_pid_is_measured_and_named(cfctl: Cfctl) -> None:
-    result = cfctl("check", "--target", "memory", "--window", "20ms", "--pid", str(os.getpid()))
-    assert f"process {os.getpid()} (" in result.stdout
+def test_the_process_of_a_pid_is_measured_and_named_and_of_several_runs_the_median_is_taken(
+    cfctl: Cfctl,
+) -> None:
+    arguments = (
+        "--target",
+        "memory",
+        "--window",
+        "20ms",
+        "--pid",
+        str(os.getpid()),
+        "--repeat",
+        "3",
+        "--json",
+    )
+    document = json.loads(cfctl("check", *arguments).stdout)
+    (found,) = document["results"]
+    assert f"process {os.getpid()} (" in found["subject"]
+    assert (document["runs"], found["measurement"]["sample_count"]) == (3, 3)
+    assert found["measurement"]["method"].startswith("median of 3 runs")
 
 
 def test_a_pid_beyond_every_limit_is_a_reason_and_no_crash(cfctl: Cfctl) -> None:

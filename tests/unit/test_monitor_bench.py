@@ -37,7 +37,7 @@ from cfctl.monitor.explain import explained
 from cfctl.monitor.measuring import of_its_life
 from cfctl.monitor.metric import gauges
 from cfctl.monitor.repeats import combined, median_of
-from cfctl.monitor.snapshot import Distribution, Series, Snapshot
+from cfctl.monitor.snapshot import Collector, Distribution, Series, Snapshot
 from cfctl.monitor.targets import BUILT_IN_TARGETS, Operator, Target, TargetSeverity
 from cfctl.records import Measurement, Verdict
 
@@ -271,6 +271,27 @@ def test_a_section_whose_processes_fail_does_not_keep_the_others_from_being_meas
     assert found.snapshot().problems == ("pool: No space left.",)
 
 
+def test_no_process_of_the_bench_runs_while_the_clock_settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    settling: list[tuple[tuple[int, ...] | None, bool]] = []
+
+    class Asked(Collector):
+        def __post_init__(self) -> None:
+            settling.append((self.subject.pids, self.subject.settle))
+            self.subject = replace(self.subject, settle=False)
+            super().__post_init__()
+
+    monkeypatch.setattr("cfctl.monitor.bench.Collector", Asked)
+    monkeypatch.setattr("cfctl.monitor.bench._calibrated", lambda: None)
+
+    @contextlib.contextmanager
+    def start(roles: Sequence[str], topic: str) -> Iterator[dict[str, Worker]]:
+        with workers(roles and ("operate",), topic) as started:
+            yield started
+
+    Bench(chosen(["pool", "clock"]), settle=True, sleep=lambda _: None, start=start).run()
+    assert [(bool(pids), settle) for pids, settle in settling] == [(True, False), (False, True)]
+
+
 @dataclass(frozen=True)
 class Issue:
     """What a diagnosis says, as far as a cause takes it."""
@@ -302,6 +323,18 @@ def test_each_miss_gets_the_gravest_issue_that_can_be_its_cause_by_one_diagnosis
     assert (len(asked), asked[0].pid, asked[0].measure) == (1, 1, False)
     texts = {judgement.name: judgement.text for judgement in document.judgements()}
     assert texts["memory"].endswith("Cause: RSS_TARGET: It was seen. Mend it.")
+
+
+def test_what_kept_the_machine_busy_is_told_with_a_miss_that_is_inconclusive_for_it() -> None:
+    found = Snapshot(0, 1, (Series("cpu_utilization", ratio(0.99)),))
+    doubted = run_check([BY_NAME["cpu-utilization"]], found, doubts={("cpu_utilization", ()): "Busy."})
+
+    def diagnosis(_request: Any) -> Any:
+        return SimpleNamespace(checks=[Issue("RUN_QUEUE_SATURATED")])
+
+    (result,) = explained(doubted, None, diagnosis).results
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.cause is not None
 
 
 def test_without_a_miss_nothing_is_diagnosed() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cfctl import config
-from cfctl.cli.live import IntervalOption, interval_s, show_live
+from cfctl.cli.live import AllUsersOption, IntervalOption, interval_s, show_live
 from cfctl.cli.monitor_commands import session
 from cfctl.cli.monitor_commands.rules import rules
 from cfctl.cli.output import (
@@ -48,7 +48,7 @@ def monitor(
         list[int] | None,
         typer.Option("--pid", min=1, metavar="PID", help="This process only; repeatable."),
     ] = None,
-    all_users: Annotated[bool, typer.Option("--all-users", help="Programs of all users; for root.")] = False,
+    all_users: AllUsersOption = False,
     interval: IntervalOption = "1s",
     duration: Annotated[
         str | None, typer.Option("--duration", metavar="TIME", help="End after this time.")
