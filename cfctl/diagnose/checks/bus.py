@@ -70,6 +70,7 @@ def _rate(value: float) -> str:
     solution="Start the program that publishes or subscribes; cfctl bus stats shows what is there.",
     impact=not_measurable("nothing runs"),
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def bus_not_running(host: Host) -> Outcome:
@@ -92,6 +93,7 @@ def bus_not_running(host: Host) -> Outcome:
     solution="Act on each condition that does not hold.",
     impact=LOSES,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def router_unhealthy(host: Host) -> Outcome:
@@ -127,6 +129,7 @@ _REMEDIES: Final = {
     solution="Enlarge BusConfig.channel_buffer_size for bursts, else make the subscriber faster.",
     impact=SEEN_BY_CHECK,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def buffer_overflow(host: Host) -> Outcome:
@@ -207,6 +210,7 @@ def _room_for(ring: PublisherStatistics, report: BusReport, rejected: int) -> st
     solution="Enlarge BusConfig.channel_buffer_size, or let publishers wait (overwrite=False).",
     impact=LOSES,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def message_loss(host: Host) -> Outcome:
@@ -267,6 +271,7 @@ def _against_loss(each: SubscriptionStatistics, lost: int, copies: int, report: 
     solution="Wait by spinning on a CPU of its own.",
     impact=SEEN_BY_CHECK,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def message_latency(host: Host) -> Outcome:
@@ -335,6 +340,7 @@ def _faster(each: SubscriptionStatistics) -> str:
     solution="Publish and take batches (publish_many, recv_many).",
     impact=LOSES,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def throughput_low(host: Host) -> Outcome:
@@ -375,6 +381,7 @@ def throughput_low(host: Host) -> Outcome:
     solution="bus.unsubscribe(subscription) when the subscriber goes, or keep no reference to it.",
     impact=LOSES,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def subscription_leak(host: Host) -> Outcome:

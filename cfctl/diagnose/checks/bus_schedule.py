@@ -49,6 +49,7 @@ def _who(each: DispatcherStatistics) -> str:
     solution="Give the dispatcher a CPU of its own, or a longer quantum.",
     impact=SEEN_BY_CHECK,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def quantum_coherence(host: Host) -> Outcome:
@@ -122,6 +123,7 @@ def _jitter(found: Coherence) -> Impact | None:
     solution="Publish without deadline, dependency or offset what needs none, or make a second Bus for a part of the topics.",
     impact=not_measurable("what waits longer is in the lateness: DEADLINE_MISSES"),
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def schedule_overload(host: Host) -> Outcome:
@@ -155,6 +157,7 @@ def schedule_overload(host: Host) -> Outcome:
     solution="Publish earlier, or give deadlines that the measured lateness leaves room for.",
     impact=SEEN_BY_CHECK,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def deadline_misses(host: Host) -> Outcome:
@@ -233,6 +236,7 @@ def _lateness(each: DispatcherStatistics) -> Impact | None:
     solution="Act on the kind of violation.",
     impact=LOSES,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def causality_violations(host: Host) -> Outcome:
@@ -287,6 +291,7 @@ _ORDER_REMEDIES: Final = {
     solution="Synchronise the clock of the node that is ahead (chronyc tracking).",
     impact=not_measurable("it spoils the order of stamps, not time"),
     scope=Scope.KERNEL,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def hlc_drift(host: Host) -> Outcome:
