@@ -48,7 +48,7 @@ int cf_hlc_receive(struct cf_hlc *hlc, uint64_t now_ns, uint64_t message, uint64
     if (message > latest)
         return -ERANGE;
     uint64_t floor = now_ns & ~(CF_HLC_GRAIN_NS - 1);
-    *stamp = cf_hlc_advance(hlc, floor > message ? floor : message + 1);
+    *stamp = cf_hlc_advance(hlc, floor > message ? floor : message + 1, 1);
     return 0;
 }
 
@@ -65,8 +65,10 @@ int cf_hlc_node_initialise(struct cf_hlc_node *node, uint32_t id, uint64_t max_o
     return 0;
 }
 
-static inline void count_stamp(struct cf_hlc_counts *counts, uint64_t stamp, uint64_t now_ns) {
-    cf_bump(&counts->stamps, 1);
+/* Counts stamps in a row, of which `stamp` is the last. */
+static inline void count_stamps(struct cf_hlc_counts *counts, uint64_t stamp, uint64_t now_ns,
+                                uint64_t stamps) {
+    cf_bump(&counts->stamps, stamps);
     if (stamp <= now_ns)
         return;
     uint64_t drift_ns = stamp - now_ns;
@@ -82,8 +84,16 @@ uint64_t cf_hlc_node_tick(struct cf_hlc_node *node, uint64_t now_ns) {
     uint64_t stamp = cf_hlc_tick(&node->clock, now_ns);
     struct cf_hlc_counts *counts = cf_process_payload(&cf_thread, node->instrument);
     if (cf_likely(counts != NULL))
-        count_stamp(counts, stamp, now_ns);
+        count_stamps(counts, stamp, now_ns, 1);
     return stamp;
+}
+
+uint64_t cf_hlc_node_tick_many(struct cf_hlc_node *node, uint64_t now_ns, uint64_t count) {
+    uint64_t first = cf_hlc_advance(&node->clock, now_ns & ~(CF_HLC_GRAIN_NS - 1), count);
+    struct cf_hlc_counts *counts = cf_process_payload(&cf_thread, node->instrument);
+    if (cf_likely(counts != NULL))
+        count_stamps(counts, first + count - 1, now_ns, count);
+    return first;
 }
 
 int cf_hlc_node_receive(struct cf_hlc_node *node, uint64_t now_ns, uint64_t message,
@@ -103,7 +113,7 @@ int cf_hlc_node_receive(struct cf_hlc_node *node, uint64_t now_ns, uint64_t mess
         cf_bump(&counts->ahead, 1);
         cf_store_relaxed(&counts->ahead_node, (uint64_t)sender);
     }
-    count_stamp(counts, *stamp, now_ns);
+    count_stamps(counts, *stamp, now_ns, 1);
     return 0;
 }
 

@@ -195,6 +195,13 @@ int cf_ring_look(struct cf_ring_writer *writer);
 int cf_ring_publish(struct cf_ring_writer *writer, const void *payload, size_t length,
                     uint64_t tick, uint64_t hlc, uint16_t flags);
 
+/* Returns how many messages have room for sure, and looks when none has. */
+static inline uint64_t cf_ring_room(struct cf_ring_writer *writer) {
+    if (cf_unlikely(writer->tail >= writer->limit) && !cf_ring_look(writer))
+        return 0;
+    return writer->limit - writer->tail;
+}
+
 /* Counts a message that was refused. */
 static inline void cf_ring_reject(struct cf_ring_writer *writer) {
     cf_bump(&writer->header->rejected, 1);

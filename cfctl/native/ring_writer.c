@@ -265,7 +265,7 @@ int cf_ring_publish(struct cf_ring_writer *writer, const void *payload, size_t l
     uint64_t index = writer->tail;
     if (cf_unlikely(writer->file.fd < 0))
         return -ECHILD;
-    if (cf_unlikely(index >= writer->limit) && !cf_ring_look(writer))
+    if (cf_unlikely(cf_ring_room(writer) == 0))
         return -EAGAIN;
     struct cf_ring_slot *slot =
         (void *)(writer->slots + (index & writer->mask) * writer->slot_bytes);

@@ -9,7 +9,7 @@
 
 #include "tick.h"
 
-enum { CHECK_EVERY_NS = 100000000, POLLS_A_PAUSE = 8, POLLS_A_CLOCK = 64 };
+enum { CHECK_EVERY_NS = 100000000, LOOKS_A_CLOCK = 32 };
 
 static void insert(struct cf_subscription *subscription, struct cf_ring_reader *reader) {
     uint32_t at = subscription->count;
@@ -218,24 +218,22 @@ static int is_ready(const struct cf_subscription *subscription) {
     return 0;
 }
 
-static inline void pause_cpu(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
+int cf_subscription_spin(const struct cf_subscription *subscription, uint32_t looks) {
+    for (uint32_t look = 0; look < looks; look++) {
+        if (is_ready(subscription))
+            return 1;
+        cf_relax();
+    }
+    return 0;
 }
 
 /* Spins until the time. 1 when there is something to do. */
 static int spin(const struct cf_subscription *subscription, uint64_t until_ns) {
-    for (uint32_t polls = 1;; polls++) {
-        if (is_ready(subscription))
-            return 1;
-        if (polls % POLLS_A_PAUSE == 0)
-            pause_cpu();
-        if (polls % POLLS_A_CLOCK == 0 && cf_os_ns(CLOCK_MONOTONIC) >= until_ns)
+    while (!cf_subscription_spin(subscription, LOOKS_A_CLOCK)) {
+        if (cf_os_ns(CLOCK_MONOTONIC) >= until_ns)
             return 0;
     }
+    return 1;
 }
 
 int cf_subscription_wait(const struct cf_subscription *subscription, uint64_t spin_until_ns,

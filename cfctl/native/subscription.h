@@ -70,6 +70,10 @@ void cf_subscription_refresh(struct cf_subscription *subscription);
 struct cf_ring_reader *cf_subscription_poll(struct cf_subscription *subscription,
                                             struct cf_ring_message *message);
 
+/* Looks so often whether there is something to do: 1 when there is. No clock, about 3 ns a look:
+ * for callers that meanwhile hold what others may want. Concurrency as cf_subscription_wait. */
+int cf_subscription_spin(const struct cf_subscription *subscription, uint32_t looks);
+
 /* Waits until there is something to do, at most `slice_ns`: 1 = poll again, 0 = not yet. Spins
  * until `spin_until_ns`, then sleeps, as the subscription's kind of waiting says; -EINTR for a
  * signal. May run beside the other functions as long as no ring is left meanwhile. */

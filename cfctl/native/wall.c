@@ -35,6 +35,24 @@ static uint64_t span_of(const struct cf_clock_line *line) {
     return ticks < 1e18 ? (uint64_t)ticks : (uint64_t)1000000000000000000;
 }
 
+enum { OWN_SHIFT = 29, OWN_AGREEMENT = 512 };
+
+/* Takes the rate of the last anchor and this reading, by CLOCK_MONOTONIC, which is never set.
+ * Returns whether it agrees with the one before: after a suspension, or a reading that went wrong,
+ * one of two does not. */
+static bool take_own_rate(struct cf_wall *wall, const struct cf_wall_reading *reading) {
+    static const uint64_t least_ns = CF_WALL_SPAN_NS / 2, most_ns = UINT64_C(1) << 34;
+    uint64_t ticks = reading->tick - cf_load_relaxed(&wall->checked_tick);
+    uint64_t ns = reading->realtime_ns - reading->offset_ns -
+                  (cf_load_relaxed(&wall->checked_ns) - cf_load_relaxed(&wall->offset_ns));
+    uint64_t before = cf_load_relaxed(&wall->own_mult), mult = 0;
+    if (ns >= least_ns && ns <= most_ns && ticks != 0)
+        mult = (ns << OWN_SHIFT) / ticks;
+    cf_store_relaxed(&wall->own_mult, mult);
+    uint64_t apart = mult > before ? mult - before : before - mult;
+    return mult != 0 && apart <= before / OWN_AGREEMENT;
+}
+
 int cf_wall_anchor(struct cf_wall *wall, const struct cf_wall_reading *reading,
                    const struct cf_clock_line *line) {
     uint64_t sequence = cf_load_relaxed(&wall->sequence);
@@ -45,6 +63,10 @@ int cf_wall_anchor(struct cf_wall *wall, const struct cf_wall_reading *reading,
     bool first = cf_load_relaxed(&wall->checked_ns) == 0;
     int64_t moved = (int64_t)(reading->offset_ns - cf_load_relaxed(&wall->offset_ns));
     bool stepped_back = !first && moved < -(int64_t)CF_WALL_STEP_NS;
+    bool has_own = !first && take_own_rate(wall, reading);
+    struct cf_clock_line own = {.mult = cf_load_relaxed(&wall->own_mult), .shift = OWN_SHIFT};
+    if (!line && has_own)
+        line = &own;
     if (line) {
         cf_store_release(&wall->base_tick, reading->tick);
         cf_store_release(&wall->base_ns, reading->realtime_ns);
@@ -54,6 +76,7 @@ int cf_wall_anchor(struct cf_wall *wall, const struct cf_wall_reading *reading,
     cf_store_release(&wall->span_ticks, line ? span_of(line) : (uint64_t)0);
     cf_store_relaxed(&wall->checked_ns, reading->realtime_ns);
     cf_store_relaxed(&wall->offset_ns, reading->offset_ns);
+    cf_store_relaxed(&wall->checked_tick, reading->tick);
     if (stepped_back)
         cf_bump(&wall->steps_back, 1);
     cf_store_release(&wall->sequence, sequence + 2);

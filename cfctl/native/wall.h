@@ -1,10 +1,11 @@
 /* The wall clock at the price of a counter read: CLOCK_REALTIME carried on by the tick counter.
  *
- * Every millisecond one caller reads the OS clocks anew (the anchor) and takes the rate of the
- * published calibration; in between ticks are scaled. So a slewed clock is followed within 0.5 ns
- * (at most 500 ppm of 1 ms) beside the error of one reading (half its bracket, below 0.5 us, as a
- * rule 50 ns), and a step within 1 ms. Without a published calibration each call is a
- * clock_gettime.
+ * Every millisecond one caller reads the OS clocks anew (the anchor); in between ticks are scaled,
+ * at the rate of the published calibration, else at that of the last two anchors once it agrees
+ * with the two before within 0.2 %. So a slewed clock is followed within 0.5 us (at most 500 ppm of
+ * 1 ms) beside the error of one reading (half its bracket, below 0.5 us, as a rule 50 ns; three
+ * such errors at the anchors' own rate), and a step within 1 ms. Before there is a rate each call
+ * is a clock_gettime.
  *
  * A step is told from CLOCK_REALTIME - CLOCK_MONOTONIC, which nothing else changes: both are slewed
  * alike, and CLOCK_MONOTONIC is never set.
@@ -20,10 +21,12 @@
 struct cf_wall {
     uint64_t sequence; /* odd while one thread writes the words below */
     uint64_t base_tick, base_ns, mult, shift;
-    uint64_t span_ticks; /* how far from base_tick the line is used; 0 = there is none */
-    uint64_t checked_ns; /* CLOCK_REALTIME when the words were last written; 0 = never */
-    uint64_t offset_ns;  /* CLOCK_REALTIME - CLOCK_MONOTONIC then, modulo 2^64 */
-    uint64_t steps_back; /* steps backwards that were seen */
+    uint64_t span_ticks;   /* how far from base_tick the line is used; 0 = there is none */
+    uint64_t checked_ns;   /* CLOCK_REALTIME when the words were last written; 0 = never */
+    uint64_t offset_ns;    /* CLOCK_REALTIME - CLOCK_MONOTONIC then, modulo 2^64 */
+    uint64_t checked_tick; /* the tick of that moment */
+    uint64_t own_mult;     /* the rate of the last two anchors; 0 = none */
+    uint64_t steps_back;   /* steps backwards that were seen */
 } __attribute__((aligned(64)));
 
 /* What the OS clocks showed at one moment. */
@@ -44,9 +47,9 @@ extern struct cf_wall cf_wall_process;
  * another thread at the anchor reads the OS clock. About 3 ns, and 0.5 us once a millisecond. */
 uint64_t cf_wall_at(struct cf_wall *wall, uint64_t tick, uint32_t *stepped_back);
 
-/* Takes a reading as the new anchor, with the rate of `line` (NULL: no line is used until the
- * next). Returns 1 when the clock was set backwards since the last anchor, else 0; -EBUSY when
- * another thread is at it. cf_wall_at does this by itself. */
+/* Takes a reading as the new anchor, with the rate of `line` (NULL: that of the anchors; while
+ * there is none, no line is used). Returns 1 when the clock was set backwards since the last
+ * anchor, else 0; -EBUSY when another thread is at it. cf_wall_at does this by itself. */
 int cf_wall_anchor(struct cf_wall *wall, const struct cf_wall_reading *reading,
                    const struct cf_clock_line *line);
 

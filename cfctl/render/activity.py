@@ -30,8 +30,10 @@ def render(document: Activity, console: Console, shown_unit: str | None) -> None
         console.print(cell("No program that records operations runs.", "dim"))
     table = column_table(
         [("pid", "right"), ("operation", "left"), ("rate", "right"), ("errors", "right"), ("busy", "right"),
-         ("mean", "right"), ("p50", "right"), ("p99", "right"), ("recorded", "right")]
+         ("mean", "right"), ("p50", "right"), ("p99", "right"), ("count", "right")]
     )  # fmt: skip
+    for column in table.columns:
+        column.no_wrap = column.header != "operation"
     for row in rows:
         table.add_row(
             cell(row.pid), cell(_name(row)), cell(quantity(row.rate, None)),

@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-INFRASTRUCTURE = {"__main__", "figure", "peers"}
+INFRASTRUCTURE = {"__main__", "figure", "peers", "transports"}
 ROOT = Path(__file__).resolve().parents[2]
 
 # The installed package is measured: the source tree, which -m puts first, has no compiled core, unless

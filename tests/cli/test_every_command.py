@@ -26,6 +26,7 @@ pytestmark = pytest.mark.host
 SAVED = str(Path(__file__).parents[1] / "golden" / "compare" / "calibration.json")
 # What a command needs to end soon; all others are run with --json alone.
 ARGUMENTS: dict[str, list[str]] = {
+    "bench": ["--section", "pool"],
     "bus bench": ["--duration", "50ms"],
     "check": ["--window", "200ms"],
     "calibrate": ["--duration", "10ms"],

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from cfctl.cli.live import IntervalOption, UpdatesOption, interval_s, paced, show_live
+from cfctl.cli.live import AllUsersOption, IntervalOption, UpdatesOption, interval_s, paced, show_live
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, UnitOption, stdout_is_terminal
 from cfctl.cli.profile_commands.report import FilterOption, TopOption  # noqa: TC001 - Typer reads them
 from cfctl.cli.typer_app import command_app
@@ -25,7 +23,7 @@ def top(
     updates: UpdatesOption = None,
     filter: FilterOption = None,
     top: TopOption = None,
-    all_users: Annotated[bool, typer.Option("--all-users", help="Programs of all users; for root.")] = False,
+    all_users: AllUsersOption = False,
     format: FormatOption = None,
     json: JsonOption = False,
     output: OutputOption = None,
@@ -33,7 +31,7 @@ def top(
 ) -> None:
     """Show the operations of all running programs with their rates, the busiest first.
 
-    All numbers but the recorded count are of the time between two readings. Busy is the time that
+    All numbers but the count are of the time between two readings. Busy is the time that
     samples took per time that went by: 100 % is one thread that does nothing else. A sample counts
     whole when it ends.
 

@@ -37,20 +37,24 @@ PyObject *cf_bus_message_payload(PyObject *message) {
     return ((struct message_object *)message)->payload;
 }
 
-int cf_bus_deadline(PyObject *timeout, uint64_t *end_ns) {
-    *end_ns = UINT64_MAX;
+int cf_bus_timeout(PyObject *timeout, double *timeout_s) {
+    *timeout_s = INFINITY;
     if (timeout == NULL || timeout == Py_None)
         return 0;
-    double seconds = PyFloat_AsDouble(timeout);
-    if (seconds == -1.0 && PyErr_Occurred())
+    *timeout_s = PyFloat_AsDouble(timeout);
+    if (*timeout_s == -1.0 && PyErr_Occurred())
         return -1;
-    if (isnan(seconds)) {
+    if (isnan(*timeout_s)) {
         PyErr_SetString(PyExc_ValueError, "the timeout is not a number");
         return -1;
     }
-    if (seconds < 1e9)
-        *end_ns = cf_os_ns(CLOCK_MONOTONIC) + (seconds > 0 ? (uint64_t)(seconds * 1e9) : 0);
     return 0;
+}
+
+uint64_t cf_bus_end_ns(double timeout_s, uint64_t now_ns) {
+    if (timeout_s >= 1e9)
+        return UINT64_MAX;
+    return now_ns + (timeout_s > 0 ? (uint64_t)(timeout_s * 1e9) : 0);
 }
 
 static void message_dealloc(PyObject *object) {

@@ -1,14 +1,17 @@
 /* RingSubscription: the reading ends of a topic's rings. */
 #include "bus_types.h"
 
-#include <errno.h>
+#include <math.h>
 #include <stdio.h>
 
 #include "bus.h"
 #include "subscription.h"
 #include "tick.h"
 
-enum { SLICE_NS = 100000000, POLLS_WITH_LOCK = 64 };
+/* A wait starts with some looks under the interpreter lock, about a microsecond: giving it up and
+ * taking it again costs as much as a message's way. Messages of one recv_many share a tick, which
+ * dates the first of them a third of a microsecond too late. */
+enum { SLICE_NS = 100000000, LOOKS_WITH_LOCK = 64, BATCH = 16, PAYLOADS = 256 };
 
 struct subscription_object {
     PyObject_HEAD struct cf_subscription subscription;
@@ -17,8 +20,10 @@ struct subscription_object {
     PyObject *released;     /* list of messages that were held */
     PyObject *gone;         /* returns the exception for an ended subscription */
     uint64_t trusted_until; /* cf_bus_merge_stamp's */
+    uint64_t high_water;    /* of the rings that messages were taken of */
     uint32_t instrument;
     uint8_t closing;
+    uint8_t has_dropped; /* one of these rings has lost messages */
 };
 
 static void shut(struct subscription_object *self) {
@@ -109,50 +114,78 @@ static int is_open(const struct subscription_object *self) {
     return 0;
 }
 
-static void count(struct subscription_object *self, const struct cf_ring_reader *reader,
-                  const struct cf_ring_message *message, uint64_t tick) {
-    struct cf_bus_received *shard = cf_process_payload(&cf_thread, self->instrument);
-    if (cf_unlikely(shard == NULL)) {
-        cf_process_lost(1);
-        return;
+/* Takes the next message of the rings. Its payload; Py_None when there is none; NULL with an
+ * exception. */
+static PyObject *take_payload(struct subscription_object *self, struct cf_ring_message *message) {
+    struct cf_ring_reader *reader;
+    while ((reader = cf_subscription_poll(&self->subscription, message)) != NULL) {
+        PyObject *payload = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)message->length);
+        if (!payload)
+            return NULL;
+        cf_ring_copy(message, PyBytes_AsString(payload));
+        if (cf_likely(cf_ring_take(reader, message))) {
+            if (reader->high_water > self->high_water)
+                self->high_water = reader->high_water;
+            self->has_dropped |= reader->dropped != 0;
+            return payload;
+        }
+        Py_DECREF(payload);
     }
-    cf_bus_received_add(shard, message->length, message->tick, tick);
-    if (cf_unlikely(reader->high_water > cf_load_relaxed(&shard->high_water)))
-        cf_store_relaxed(&shard->high_water, reader->high_water);
-    if (cf_unlikely(reader->dropped != 0)) {
+    return Py_NewRef(Py_None);
+}
+
+/* Counts messages that were taken, and merges the latest of their stamps into the clock. */
+static void account(struct subscription_object *self, const struct cf_ring_message *messages,
+                    size_t size, uint64_t tick) {
+    struct cf_bus_received *shard = cf_process_payload(&cf_thread, self->instrument);
+    if (cf_unlikely(shard == NULL))
+        cf_process_lost(size);
+    const struct cf_ring_message *latest = messages;
+    for (const struct cf_ring_message *each = messages; each < messages + size; each++) {
+        if (each->hlc > latest->hlc)
+            latest = each;
+        if (cf_likely(shard != NULL))
+            cf_bus_received_add(shard, each->length, each->tick, tick);
+    }
+    cf_bus_merge_stamp(latest->hlc, latest->publisher, tick, &self->trusted_until);
+    if (cf_unlikely(shard == NULL))
+        return;
+    if (cf_unlikely(self->high_water > cf_load_relaxed(&shard->high_water)))
+        cf_store_relaxed(&shard->high_water, self->high_water);
+    if (cf_unlikely(self->has_dropped)) {
         struct cf_subscription_counts counts;
         cf_subscription_count(&self->subscription, &counts);
         cf_store_relaxed(&shard->dropped, counts.dropped);
     }
 }
 
+/* Gives a message with an extension to `hold`, and its reference to the payload up. What hold
+ * returns: Py_None when it is held. */
+static PyObject *hold(struct subscription_object *self, const struct cf_ring_message *message,
+                      uint64_t tick, PyObject *payload) {
+    PyObject *extended = cf_bus_message(self->state, message, tick, payload);
+    PyObject *kept = extended ? PyObject_CallFunctionObjArgs(self->hold, extended, NULL) : NULL;
+    Py_XDECREF(extended);
+    return kept;
+}
+
 /* Takes the next message of the rings: its payload or, `whole`, the Message. Py_None when there is
  * none; NULL with an exception. */
 static PyObject *take(struct subscription_object *self, int whole) {
-    struct cf_ring_message message;
-    struct cf_ring_reader *reader;
-    while ((reader = cf_subscription_poll(&self->subscription, &message)) != NULL) {
-        PyObject *payload = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)message.length);
-        if (!payload)
-            return NULL;
-        cf_ring_copy(&message, PyBytes_AsString(payload));
-        if (cf_unlikely(!cf_ring_take(reader, &message))) {
-            Py_DECREF(payload);
-            continue;
-        }
+    for (;;) {
+        struct cf_ring_message message;
+        PyObject *payload = take_payload(self, &message);
+        if (payload == Py_None || cf_unlikely(!payload))
+            return payload;
         uint64_t tick = cf_ticks();
-        cf_bus_merge_stamp(message.hlc, message.publisher, tick, &self->trusted_until);
-        count(self, reader, &message, tick);
+        account(self, &message, 1, tick);
         if (cf_likely(!(message.flags & CF_MESSAGE_EXTENDED)))
             return whole ? cf_bus_message(self->state, &message, tick, payload) : payload;
-        PyObject *extended = cf_bus_message(self->state, &message, tick, payload);
-        PyObject *kept = extended ? PyObject_CallFunctionObjArgs(self->hold, extended, NULL) : NULL;
-        Py_XDECREF(extended);
+        PyObject *kept = hold(self, &message, tick, payload);
         if (kept != Py_None)
             return kept;
         Py_DECREF(kept);
     }
-    return Py_NewRef(Py_None);
 }
 
 /* Takes a message that was held and is released now; NULL without exception when there is none. */
@@ -198,25 +231,31 @@ static int wait_slice(struct subscription_object *self, uint64_t spin_until_ns, 
     return PyErr_CheckSignals();
 }
 
-/* Takes a message, waiting for it until `end_ns`; Py_None when there was none. */
-static PyObject *take_until(struct subscription_object *self, int whole, uint64_t end_ns) {
-    uint64_t spin_until_ns = 0;
-    for (uint32_t polls = 1;; polls++) {
-        PyObject *result = try_take(self, whole);
-        if (result != Py_None)
-            return result;
-        if (polls % POLLS_WITH_LOCK != 0)
-            continue;
-        uint64_t now_ns = cf_os_ns(CLOCK_MONOTONIC);
-        if (now_ns >= end_ns)
-            return result;
-        if (spin_until_ns == 0)
-            spin_until_ns = now_ns + self->subscription.spin_ns;
-        polls = POLLS_WITH_LOCK - 1;
+/* As try_take, after some looks when there is nothing at first. */
+static PyObject *take_soon(struct subscription_object *self, int whole) {
+    PyObject *result = try_take(self, whole);
+    if (result != Py_None || !cf_subscription_spin(&self->subscription, LOOKS_WITH_LOCK))
+        return result;
+    Py_DECREF(result);
+    return try_take(self, whole);
+}
+
+/* Takes a message, waiting as long as the timeout says; Py_None when there was none. */
+static PyObject *take_within(struct subscription_object *self, int whole, double timeout_s) {
+    PyObject *result = take_soon(self, whole);
+    if (result != Py_None)
+        return result;
+    uint64_t now_ns = cf_os_ns(CLOCK_MONOTONIC), end_ns = cf_bus_end_ns(timeout_s, now_ns);
+    uint64_t spin_until_ns = now_ns + self->subscription.spin_ns;
+    for (; now_ns < end_ns && result == Py_None; now_ns = cf_os_ns(CLOCK_MONOTONIC)) {
         Py_DECREF(result);
         if (wait_slice(self, spin_until_ns, now_ns, end_ns) < 0)
             return NULL;
+        result = try_take(self, whole);
+        if (result != Py_None)
+            return result;
     }
+    return result;
 }
 
 static PyObject *subscription_try_recv(PyObject *object, PyObject *const *args, Py_ssize_t count) {
@@ -231,12 +270,12 @@ static PyObject *subscription_try_recv_message(PyObject *object, PyObject *const
 }
 
 static PyObject *recv(PyObject *object, PyObject *const *args, Py_ssize_t count, int whole) {
-    uint64_t end_ns;
+    double timeout_s;
     if (count > 1)
         return PyErr_Format(PyExc_TypeError, "takes a timeout in seconds at most");
-    if (cf_bus_deadline(count == 1 ? args[0] : NULL, &end_ns) < 0)
+    if (cf_bus_timeout(count == 1 ? args[0] : NULL, &timeout_s) < 0)
         return NULL;
-    return take_until((struct subscription_object *)object, whole, end_ns);
+    return take_within((struct subscription_object *)object, whole, timeout_s);
 }
 
 static PyObject *subscription_recv(PyObject *object, PyObject *const *args, Py_ssize_t count) {
@@ -248,39 +287,99 @@ static PyObject *subscription_recv_message(PyObject *object, PyObject *const *ar
     return recv(object, args, count, 1);
 }
 
-static PyObject *subscription_recv_many(PyObject *object, PyObject *argument) {
-    struct subscription_object *self = (struct subscription_object *)object;
-    Py_ssize_t most = PyLong_AsSsize_t(argument);
-    if (most == -1 && PyErr_Occurred())
-        return NULL;
-    PyObject *list = PyList_New(0);
-    for (Py_ssize_t i = 0; list && i < most; i++) {
-        PyObject *payload = try_take(self, 0);
-        int ended = payload == Py_None;
-        if (!payload || (!ended && PyList_Append(list, payload) < 0)) {
-            /* What was taken before an exception must not be lost with it. */
-            int empty = PyList_Size(list) == 0;
-            Py_XDECREF(payload);
-            if (empty)
-                Py_CLEAR(list);
-            else
-                PyErr_Clear();
+/* Takes up to `most` messages, at most BATCH; one that has an extension is the last. How many
+ * payloads it stored: of held messages there are none. -1 when nothing is there, or with an
+ * exception. */
+static Py_ssize_t take_batch(struct subscription_object *self, PyObject **payloads,
+                             Py_ssize_t most) {
+    struct cf_ring_message messages[BATCH];
+    PyObject *payload = NULL;
+    Py_ssize_t taken = 0;
+    int is_extended = 0;
+    while (taken < most && !is_extended) {
+        payload = take_payload(self, &messages[taken]);
+        if (payload == Py_None || cf_unlikely(!payload))
             break;
-        }
+        is_extended = messages[taken].flags & CF_MESSAGE_EXTENDED;
+        payloads[taken++] = payload;
+    }
+    if (payload == Py_None)
         Py_DECREF(payload);
-        if (ended)
-            break;
+    if (taken == 0)
+        return -1;
+    uint64_t tick = cf_ticks();
+    account(self, messages, (size_t)taken, tick);
+    if (cf_likely(!is_extended))
+        return taken;
+    PyObject *kept = payload_of(hold(self, &messages[taken - 1], tick, payload), 0);
+    if (kept && kept != Py_None) {
+        payloads[taken - 1] = kept;
+        return taken;
+    }
+    Py_XDECREF(kept);
+    return taken == 1 && !kept ? -1 : taken - 1;
+}
+
+/* Adds payloads to a list, which is made with the first of them, and gives their references up. The
+ * list, or NULL with an exception. */
+static PyObject *add_payloads(PyObject *list, PyObject **payloads, Py_ssize_t size) {
+    int is_new = list == NULL;
+    if (is_new)
+        list = PyList_New(size);
+    for (Py_ssize_t i = 0; i < size; i++) {
+        if (list && is_new)
+            PyList_SetItem(list, i, payloads[i]);
+        else if (list && PyList_Append(list, payloads[i]) < 0)
+            Py_CLEAR(list);
+        if (!is_new || !list)
+            Py_DECREF(payloads[i]);
     }
     return list;
+}
+
+static PyObject *subscription_recv_many(PyObject *object, PyObject *argument) {
+    struct subscription_object *self = (struct subscription_object *)object;
+    Py_ssize_t left = PyLong_AsSsize_t(argument);
+    if ((left == -1 && PyErr_Occurred()) || !is_open(self))
+        return NULL;
+    PyObject *payloads[PAYLOADS], *list = NULL;
+    Py_ssize_t size = 0, got = 0;
+    while (left > 0 && got >= 0) {
+        Py_ssize_t most = left < BATCH ? left : BATCH;
+        PyObject *released = payload_of(take_released(self), 0);
+        if (cf_unlikely(released != NULL)) {
+            payloads[size] = released;
+            got = 1;
+        } else {
+            got = PyErr_Occurred() ? -1 : take_batch(self, payloads + size, most);
+        }
+        if (got < 0)
+            break;
+        left -= got;
+        size += got;
+        if (size > PAYLOADS - BATCH) {
+            list = add_payloads(list, payloads, size);
+            size = 0;
+            if (!list)
+                return NULL;
+        }
+    }
+    /* What was taken before an exception must not be lost with it. */
+    if (PyErr_Occurred()) {
+        if (size == 0 && !list)
+            return NULL;
+        PyErr_Clear();
+    }
+    return add_payloads(list, payloads, size);
 }
 
 /* Waits until there is something to take, without taking it. */
 static PyObject *subscription_wait(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     struct subscription_object *self = (struct subscription_object *)object;
-    uint64_t end_ns;
-    if (!is_open(self) || cf_bus_deadline(count > 0 ? args[0] : NULL, &end_ns) < 0)
+    double timeout_s;
+    if (!is_open(self) || cf_bus_timeout(count > 0 ? args[0] : NULL, &timeout_s) < 0)
         return NULL;
-    uint64_t now_ns = cf_os_ns(CLOCK_MONOTONIC);
+    uint64_t now_ns = cf_os_ns(CLOCK_MONOTONIC), end_ns = cf_bus_end_ns(timeout_s, now_ns);
     if (now_ns < end_ns && PyList_Size(self->released) == 0) {
         if (wait_slice(self, now_ns + self->subscription.spin_ns, now_ns, end_ns) < 0)
             return NULL;
@@ -350,7 +449,7 @@ static PyObject *subscription_watermarks(PyObject *object, PyObject *unused) {
 }
 
 static PyObject *subscription_next(PyObject *object) {
-    return take_until((struct subscription_object *)object, 0, UINT64_MAX);
+    return take_within((struct subscription_object *)object, 0, INFINITY);
 }
 
 static PyMethodDef subscription_methods[] = {

@@ -19,9 +19,12 @@ PyObject *cf_bus_message(struct cf_module_state *state, const struct cf_ring_mes
 /* Returns the payload of a Message, a borrowed reference. */
 PyObject *cf_bus_message_payload(PyObject *message);
 
-/* Reads a timeout in seconds: None is none. 0 and the monotonic time it ends at (UINT64_MAX:
- * never), or -1 with an exception. */
-int cf_bus_deadline(PyObject *timeout, uint64_t *end_ns);
+/* Reads a timeout in seconds: NULL and None are none, which is infinity. 0, or -1 with an
+ * exception. */
+int cf_bus_timeout(PyObject *timeout, double *timeout_s);
+
+/* Returns the CLOCK_MONOTONIC time a timeout ends at; UINT64_MAX: never. */
+uint64_t cf_bus_end_ns(double timeout_s, uint64_t now_ns);
 
 /* Returns a message's id: who published it and its number there. */
 static inline uint64_t cf_bus_message_id(uint64_t publisher, uint64_t seq) {
