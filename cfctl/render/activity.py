@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from cfctl.bus.statistics import BusReport
+from cfctl.render.bus_state import render_topics
 from cfctl.render.operations import errors, quantity
 from cfctl.render.table import cell, column_table
 from cfctl.text import safe_text
@@ -25,7 +27,8 @@ def render(document: Activity, console: Console, shown_unit: str | None) -> None
     console.print(cell(summary_line(document), "bold"), soft_wrap=True)
     rows = document.operations
     if console.is_terminal:
-        rows = rows[: max(1, console.height - _OTHER_LINES)]
+        topics = len(document.bus.topics) + 4 if isinstance(document.bus, BusReport) else 0
+        rows = rows[: max(1, console.height - _OTHER_LINES - topics)]
     if not document.processes:
         console.print(cell("No program that records operations runs.", "dim"))
     table = column_table(
@@ -45,6 +48,8 @@ def render(document: Activity, console: Console, shown_unit: str | None) -> None
         console.print(table)
     if len(rows) < len(document.operations):
         console.print(cell(f"and {len(document.operations) - len(rows)} more operations", "dim"))
+    if isinstance(document.bus, BusReport):
+        render_topics(document.bus, console)
     for problem in document.problems[:_PROBLEMS_SHOWN]:
         console.print(cell(f"problem: {problem}", "yellow"), soft_wrap=True)
 
