@@ -64,11 +64,12 @@ def quantum_coherence(host: Host) -> Outcome:
             unsure.append("nothing dispatched" if found is None else found.reason or "")
             continue
         error = max(2 * (1 - found.score**2) / math.sqrt(2 * found.samples), 1 / found.samples)
-        text = (
-            f"{_who(each)}: R {found.score:.3f} +- {error:.2g} (n {found.samples}, p {found.p_value or 0:.2g}, "
+        figures = (
+            f"R {found.score:.3f} +- {error:.2g} (n {found.samples}, p {found.p_value or 0:.2g}, "
             f"noise floor {found.bias_floor or 0:.2g})"
         )
-        host.saw(f"phase coherence of {_who(each)}", round(found.score, 4), text)
+        host.saw(f"phase coherence of {_who(each)}", round(found.score, 4), figures)
+        text = f"{_who(each)}: {figures}"
         if found.score + error < COHERENCE:
             poor.append((each, found, text))
         elif found.score - error < COHERENCE:
