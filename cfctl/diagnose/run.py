@@ -224,7 +224,7 @@ def _observed(
     now = captured.now if captured else open_view(request.sysroot)
     # A view reads a file when it is first asked: at the end of the interval, not after the probes.
     later = {sample: sampled(sample, now, pid) for sample in samples}
-    return Facts(now, pid, request.profile, None, before, values, later)
+    return Facts(now, pid, request.profile, None, before, values, samples_now=later)
 
 
 def _check_target(view: HostView, pid: int | None) -> None:

@@ -55,8 +55,8 @@ class Facts:
     measurements: Measurements | None
     before: HostView | None = None
     samples_before: dict[Sample, Any] = field(default_factory=dict)
-    samples_now: dict[Sample, Any] = field(default_factory=dict)
     live: Live | None = None
+    samples_now: dict[Sample, Any] = field(default_factory=dict)
 
     @cached_property
     def environment(self) -> Environment:
@@ -220,7 +220,8 @@ class Host:
         taken = self.facts.samples_now
         if sample not in taken:
             taken[sample] = sampled(sample, self.view, self.pid)
-        return _given(taken[sample])
+        found: T = _given(taken[sample])
+        return found
 
     def change(self, sample: Callable[[HostView, int | None], T]) -> Change[T]:
         """Return a sample of the start of the interval and one of its end.

@@ -144,14 +144,14 @@ def sibling(cpus: Sequence[int], storage: str | None) -> Costs:  # noqa: ARG001
 
 def lost_beside(cpu: int, other: int) -> Measurement:
     """Return what of each second work on one CPU loses while another CPU is busy, ns/s."""
-    from cfctl.diagnose.awake import kept_awake
+    from cfctl.diagnose.awake import spinners
 
     lost = []
-    with _on_own_cpus():
+    with _on_own_cpus(), spinners((other,)) as awake:
         os.sched_setaffinity(0, {cpu})
         for _ in range(_TURNS):
             alone_ns = min(_work_ns() for _ in range(_PAUSES))
-            with kept_awake((other,)):
+            with awake():
                 beside_ns = min(_work_ns() for _ in range(_PAUSES))
             lost.append((1 - alone_ns / beside_ns) * 1e9)
     return replace(

@@ -11,7 +11,7 @@ from cfctl.diagnose.impact import PER_SECOND
 from cfctl.diagnose.record import Actor, Status, Subject
 from cfctl.diagnose.subject import NOT_MEASURED
 from cfctl.records import Severity, Verdict
-from cfctl.render.table import STATUS_STYLE, cell, column_table, status_cell
+from cfctl.render.table import STATUS_STYLE, cell, column_table, command_cell, status_cell
 from cfctl.text import safe_text
 from cfctl.units import format_quantity
 
@@ -204,10 +204,10 @@ def _issue(result: CheckResult, console: Console) -> None:
     for label, commands in (("now", result.commands.now), ("persist", result.commands.persist)):
         for command in commands:
             # Never folded: a command is there to be copied.
-            console.print(_label(label) + cell(command, "bold"), soft_wrap=True)
+            console.print(_label(label) + command_cell(command, "bold"), soft_wrap=True)
             label = ""  # noqa: PLW2901
     if result.verify:
-        console.print(_label("verify") + cell(result.verify), soft_wrap=True)
+        console.print(_label("verify") + command_cell(result.verify), soft_wrap=True)
     _labelled(console, "warning", result.warning, "yellow")
     for index, evidence in enumerate(result.evidence[:_MAX_EVIDENCE]):
         text = f"{evidence.source}: {evidence.raw}"

@@ -15,6 +15,7 @@ import pytest
 
 from cfctl import config
 from cfctl.cli.app import main
+from cfctl.cli.exit_codes import ExitCode
 from tests.hosts.fake_host import FakeHost
 
 if TYPE_CHECKING:
@@ -227,6 +228,15 @@ def test_low_issues_are_one_line_unless_they_are_asked_for(
     assert rule not in run(capsys, "--sysroot", default_host)[1]
     assert rule in run(capsys, "--sysroot", default_host, "--all")[1]
     assert rule in run(capsys, "--sysroot", default_host, "--only", "FD_LIMIT")[1]
+
+
+@pytest.mark.parametrize("option", [("--cpus", "0"), ("--pm-qos", "0"), ("--storage", ".")])
+def test_what_to_measure_can_not_be_said_of_a_captured_host(
+    capsys: pytest.CaptureFixture[str], default_host: str, option: tuple[str, str]
+) -> None:
+    code, out, err = run(capsys, "--sysroot", default_host, *option)
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert f"{option[0]} measures this host" in err
 
 
 def test_costs_and_commands_that_verify_are_columns(

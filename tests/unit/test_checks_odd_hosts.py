@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 from typing import Any, Final
 
 import pytest
 
+from cfctl.cli.output import make_console
 from cfctl.diagnose.record import Status
 from cfctl.diagnose.run import Request, probe_plan
+from cfctl.host.cpus import format_cpu_list
+from cfctl.render.diagnosis import _issue
 from tests.hosts.cases import CPU, GUEST, MEDIUM, Host, costs
 from tests.unit.test_checks_table import BY_ID, run
 
@@ -164,3 +168,14 @@ def test_a_quota_that_stopped_nobody_asleep_is_judged_at_work(
 def test_a_quota_is_watched_while_a_busy_loop_runs() -> None:
     checks = [BY_ID["CGROUP_CPU_THROTTLED"]]
     assert {"throttled", "jitter"} <= probe_plan(Request(), checks).wanted
+
+
+def test_a_command_for_many_cpus_is_shown_whole() -> None:
+    even = format_cpu_list(range(0, 256, 2))
+    host = Host({f"{CPU}/online": "0-255\n", f"{CPU}/isolated": f"{even}\n", "proc/cmdline": "quiet\n"})
+    result = run("RCU_NOCBS_OFF", host)
+    (command,) = result.commands.persist
+    assert command == f"kernel command line: rcu_nocbs={even}"
+    stream = io.StringIO()
+    _issue(result, make_console(stream, "never"))
+    assert command in stream.getvalue()

@@ -185,12 +185,16 @@ def test_a_sleeping_cpu_costs_what_one_kept_awake_saves(monkeypatch: pytest.Monk
     held: list[Any] = []
 
     @contextlib.contextmanager
-    def kept(cpus: Any) -> Iterator[None]:
-        held.append(cpus)
-        yield
-        held.append(None)
+    def spinners(cpus: Any) -> Iterator[Any]:
+        @contextlib.contextmanager
+        def awake() -> Iterator[None]:
+            held.append(cpus)
+            yield
+            held.append(None)
 
-    monkeypatch.setattr("cfctl.diagnose.awake.kept_awake", kept)
+        yield awake
+
+    monkeypatch.setattr("cfctl.diagnose.awake.spinners", spinners)
     machine = Machine()
     usual = machine.wakeup
 

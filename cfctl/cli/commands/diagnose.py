@@ -133,6 +133,7 @@ def latency(
     if list_checks:
         show_catalogue(out, Subject.LATENCY)
         return
+    _require_this_host(sysroot, {"--cpus": cpus, "--pm-qos": pm_qos, "--storage": storage})
     settings = config.load()
     request = Request(
         sysroot=sysroot,
@@ -164,6 +165,13 @@ def latency(
         raise typer.Exit(ExitCode.FINDING)
     if diagnosis.verdict is Verdict.INCONCLUSIVE:
         raise typer.Exit(ExitCode.UNMEASURED)
+
+
+def _require_this_host(sysroot: str, options: dict[str, str | int | None]) -> None:
+    """Raise InputError for an option that says what to measure, where a captured host is diagnosed."""
+    for name, value in options.items():
+        if value is not None and sysroot != "/":
+            raise InputError(f"{name} measures this host.", "--sysroot names another one.")
 
 
 def _interval_ns(text: str | None, quick: bool, usual_ns: int) -> int:
@@ -281,8 +289,7 @@ def host(
     from cfctl.render.hardware import render
 
     out = Output.resolve(format, json, output)
-    if storage is not None and sysroot != "/":
-        raise InputError("--storage measures this host.", "--sysroot names another one.")
+    _require_this_host(sysroot, {"--storage": storage})
     rate = NOT_ASKED if storage is None else measure_storage(storage)
     view = HostView() if sysroot == "/" else open_captured(sysroot).now
     report = hardware(view, rate)
