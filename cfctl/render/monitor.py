@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from cfctl.monitor.alerts import AlertState
+from cfctl.monitor.alerts import AlertState, absent
+from cfctl.monitor.targets import NoData
 from cfctl.render.bars import trend
 from cfctl.render.operations import quantity
 from cfctl.render.table import STATUS_STYLE, ascii_only, cell, column_table
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _TREND_WIDTH: Final = 12
 _SMALL_TREND: Final = 6
 _ROWS_PER_SECTION: Final = 8
+_ALERTS: Final = 4
 _NAME_WIDTH: Final = 34
 _OF_WIDTH: Final = 16
 _FLOWS: Final = (
@@ -97,8 +99,11 @@ class Dashboard:
             console.print(line, overflow="ellipsis", no_wrap=True)
         console.print()
         console.print(self._target_table(document, shown_unit, plain))
-        for alert in (alert for alert in document.alerts if alert.state is AlertState.FIRING):
-            console.print(_alert_text(alert, snapshot.unix_ns))
+        firing = [alert for alert in document.alerts if alert.state is AlertState.FIRING]
+        for before, alert in zip((None, *firing), firing[:_ALERTS], strict=False):
+            console.print(_alert_text(alert, snapshot.unix_ns, before))
+        if len(firing) > _ALERTS:
+            console.print(cell(f"and {len(firing) - _ALERTS} more alerts", "dim"))
         for section in SECTIONS:
             table = _section_table(section, snapshot, shown_unit)
             if table is not None:
@@ -150,7 +155,8 @@ class Dashboard:
             wanted = (
                 f"{target.operator} {format_quantity(target.threshold, target.unit, shown_unit=shown_unit)}"
             )
-            for series in target.matching(document.snapshot)[:_ROWS_PER_SECTION]:
+            nothing = () if target.no_data is NoData.OK else (absent(target),)
+            for series in target.matching(document.snapshot)[:_ROWS_PER_SECTION] or nothing:
                 alert = states.get((target.name, series.labels))
                 table.add_row(
                     cell(target.name), cell(_of(series)), cell(shown(series.measurement, shown_unit)),
@@ -196,10 +202,11 @@ def _since(alert: PerformanceAlert, now_unix_ns: int) -> str:
     return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
 
 
-def _alert_text(alert: PerformanceAlert, now_unix_ns: int) -> Text:
+def _alert_text(alert: PerformanceAlert, now_unix_ns: int, before: PerformanceAlert | None) -> Text:
+    """Return an alert with its cause, which stands once where it is that of the alert before too."""
     text = cell(alert_line(alert), STATUS_STYLE.get(alert.severity, "yellow"))
     text.append(f", for {_since(alert, now_unix_ns)}")
-    if alert.cause is not None:
+    if alert.cause is not None and (before is None or before.cause != alert.cause):
         text.append("\n  cause  ").append_text(cell(f"{alert.cause.check}: {alert.cause.found}"))
         text.append("\n  do     ").append_text(cell(alert.cause.solution))
     return text

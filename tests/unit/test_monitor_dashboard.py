@@ -18,7 +18,7 @@ from cfctl.monitor.alerts import AlertBook, Cause
 from cfctl.monitor.explain import EXPLAINING, explain, explaining
 from cfctl.monitor.metric import gauges
 from cfctl.monitor.snapshot import History, Series, Snapshot
-from cfctl.monitor.targets import BUILT_IN_TARGETS, Target
+from cfctl.monitor.targets import BUILT_IN_TARGETS, NoData, Operator, Target, TargetSeverity
 from cfctl.monitor.watch import Observation
 from cfctl.records import Measurement
 from cfctl.render.bars import trend
@@ -88,6 +88,26 @@ def drawn(width: int) -> str:
 def utc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "UTC")
     __import__("time").tzset()
+
+
+def test_many_alerts_of_one_cause_leave_room_and_a_target_about_nothing_is_shown() -> None:
+    slow = Target("slow", "operation_p50", Operator.BELOW, 1.0, "ns", TargetSeverity.CRITICAL, for_ns=0)
+    gone = replace(slow, name="gone", metric="pool_idle", unit="1")
+    book, found = AlertBook((slow, gone, replace(gone, name="idle", no_data=NoData.OK)), told), []
+    for number in range(9):
+        labels = (*PROCESS, ("operation", f"op{number}"))
+        found.append(Series("operation_p50", Measurement(9.0, "ns", 1.0), labels, f"op{number}"))
+    snapshot = Snapshot(10**9, 10**9, tuple(found))
+    stream = io.StringIO()
+    console = make_console(None, "never", into=stream)
+    changes = book.update(snapshot)
+    Dashboard(book, History()).render(Observation(snapshot, book.alerts(), changes), console, None)
+    lines = stream.getvalue().splitlines()
+    assert sum("CRITICAL slow" in line for line in lines) == 4
+    assert sum(line.startswith("  cause") for line in lines) == 1
+    assert "and 5 more alerts" in lines
+    assert [line.split()[-2:] for line in lines if line.startswith("gone")] == [["no", "value"]]
+    assert not any(line.startswith("idle") for line in lines)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
