@@ -148,8 +148,9 @@ class Dashboard:
             [("target", "left"), ("of", "left"), ("value", "right"), ("wanted", "left"), ("state", "left"),
              ("trend", "left")]
         )  # fmt: skip
-        for column in table.columns:
-            column.no_wrap = True
+        # Numbers are never cut: what gives way on a narrow terminal are the names.
+        for number, column in enumerate(table.columns):
+            column.no_wrap, column.overflow = number > 1, "ellipsis"
         states = {(alert.target, alert.labels): alert for alert in document.alerts}
         for target in self.book.targets:
             wanted = (
@@ -183,9 +184,9 @@ def _last_label(series: Series) -> str:
 
 
 def _of(series: Series) -> str:
-    """Return whose series it is: its labels without the process's name; "" for the machine's."""
-    own = [f"pid {value}" if name == "pid" else value for name, value in series.labels if name != "process"]
-    return safe_text(" ".join(own), _OF_WIDTH)
+    """Return whose series it is, as one word: its labels without the process's name; "" for the machine's."""
+    own = [f"pid={value}" if name == "pid" else value for name, value in series.labels if name != "process"]
+    return safe_text("/".join(own).replace(" ", "_"), _OF_WIDTH)
 
 
 def _state(alert: PerformanceAlert | None, series: Series, now_unix_ns: int) -> Text:

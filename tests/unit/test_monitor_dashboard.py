@@ -110,6 +110,27 @@ def test_many_alerts_of_one_cause_leave_room_and_a_target_about_nothing_is_shown
     assert not any(line.startswith("idle") for line in lines)
 
 
+def test_on_a_narrow_terminal_names_give_way_and_no_number_does() -> None:
+    target = Target(
+        "a-target-of-a-long-name", "operation_p50", Operator.BELOW, 1e6, "ns", TargetSeverity.INFO
+    )
+    labels = (*PROCESS, ("operation", "a long operation's name"))
+    snapshot = Snapshot(10**9, 10**9, (Series("operation_p50", Measurement(2.003e6, "ns", 9.0), labels),))
+    book, history = AlertBook((target,)), History()
+    book.update(snapshot)
+    for _ in range(9):
+        history.add(snapshot)
+    stream = io.StringIO()
+    console = make_console(None, "never", into=stream)
+    console.width = 64
+    Dashboard(book, history).render(Observation(snapshot, book.alerts(), ()), console, None)
+    (row,) = [line for line in stream.getvalue().splitlines() if line.startswith("a-t")]
+    assert "2.00 ms" in row
+    assert "< 1.00 ms" in row
+    assert "pending 0 s" in row
+    assert len(row) <= 64
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_dashboard_is_as_it_was(width: int) -> None:
     text = drawn(width)
