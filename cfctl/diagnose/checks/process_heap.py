@@ -280,7 +280,7 @@ def pool_misuse(host: Host) -> Outcome:
     rule="some were made and none ended in the interval",
     source="the performance guide, Subscription Management",
     solution="Unsubscribe when the subscriber goes, or keep no reference: a dropped subscription ends by itself.",
-    impact=_SPACE,
+    impact=SPACE,
     scope=Scope.PROCESS,
     needs=("segments",),
 )
