@@ -6,7 +6,6 @@ import dataclasses
 import enum
 import math
 import re
-from collections.abc import Hashable
 from functools import cache
 from typing import Any, ClassVar, Final
 
@@ -112,13 +111,10 @@ def to_plain(value: Any) -> Any:
     NaN and infinities, which JSON does not have, become None; half a surrogate pair, which UTF-8
     does not have, becomes U+FFFD.
     """
-    kind = type(value)
-    if value is None or kind in _PLAIN:
+    kind: Any = type(value)
+    is_plain = kind in _PLAIN or (kind is float and math.isfinite(value)) or (kind is str and value.isascii())
+    if value is None or is_plain:
         return value
-    if kind is str and value.isascii():
-        return value
-    if kind is float:
-        return value if math.isfinite(value) else None
     if kind in {tuple, list}:
         # A histogram is a hundred thousand integers.
         return [item if type(item) is int else to_plain(item) for item in value]
@@ -144,7 +140,7 @@ def to_plain(value: Any) -> Any:
 
 
 @cache
-def _field_names(kind: Hashable) -> tuple[str, ...] | None:
+def _field_names(kind: Any) -> tuple[str, ...] | None:
     """Return the names of a dataclass's fields, None for another type; asking it each time is half of a document's time."""
     return tuple(f.name for f in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
 

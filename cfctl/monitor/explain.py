@@ -79,20 +79,25 @@ def explained(
 ) -> CheckDocument:
     """Return a check with the cause of each miss, by one quick diagnosis for all of them; costs as `explain`.
 
+    Also of a miss that is inconclusive because the machine was busy: what keeps it busy is to be known.
     `pid` is the process that was checked; None looks at the machine alone.
     """
-    missed = [result for result in document.results if result.verdict is Verdict.FAIL]
+    missed = [result for result in document.results if _is_miss(result)]
     wanted = dict.fromkeys(check for result in missed for check in explaining(result.target.metric))
     issues = _issues(tuple(wanted), pid, diagnosis)
 
     def with_cause(result: TargetResult) -> TargetResult:
-        if result.verdict is not Verdict.FAIL:
+        if not _is_miss(result):
             return result
         fitting = set(explaining(result.target.metric))
         found = next((issue for issue in issues if issue.id in fitting), None)
         return replace(result, cause=None if found is None else _cause(found))
 
     return replace(document, results=tuple(map(with_cause, document.results)))
+
+
+def _is_miss(result: TargetResult) -> bool:
+    return result.verdict is Verdict.FAIL or result.doubt is not None
 
 
 def _issues(wanted: tuple[str, ...], pid: int | None, diagnosis: Diagnose) -> list[CheckResult]:

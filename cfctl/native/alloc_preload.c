@@ -383,12 +383,16 @@ static bool has_glibc_blocks(void) {
     return equal;
 }
 
+/* C++'s operator new, NULL in a program without. Not by dlsym: what that does not find leaves a
+ * message on the heap, allocated here and freed by the program. */
+extern void cf_operator_new(void) __asm__("_Znwm") __attribute__((weak));
+
 uint64_t cf_alloc_bypassed(void) {
     uint64_t bypass = 0;
     if (object_of(dlsym(RTLD_DEFAULT, "malloc")) != object_of(&arena))
         bypass |= CF_ALLOC_OWN_MALLOC;
     /* libstdc++'s operator new calls malloc; an allocator that defines both does not. */
-    const void *operator_new = object_of(dlsym(RTLD_DEFAULT, "_Znwm"));
+    const void *operator_new = object_of((const void *)(uintptr_t)&cf_operator_new);
     if (operator_new && operator_new == object_of(dlsym(RTLD_NEXT, "malloc")))
         bypass |= CF_ALLOC_OWN_NEW;
     return bypass;
@@ -406,11 +410,7 @@ __attribute__((constructor)) static void begin(int argument_count, char **argume
     (void)argument_count, (void)arguments;
     cf_alloc_take_request(NULL, 0);
 #endif
-    uint64_t bypass = cf_alloc_bypassed();
-    /* Gives back what a symbol that was not found left, which the program would else free. */
-    dlerror();
-    dlerror();
-    cf_alloc_begin(bypass);
+    cf_alloc_begin(cf_alloc_bypassed());
     cf_alloc_starting = 0;
     errno = saved_errno;
 }

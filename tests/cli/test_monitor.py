@@ -32,12 +32,19 @@ def next_json(monitor: subprocess.Popen[str]) -> Any:
     return json.loads(monitor.stdout.readline())
 
 
-def test_through_a_pipe_there_is_a_line_each_interval(cfctl: Cfctl) -> None:
-    result = cfctl("monitor", "--no-calibrate", "--interval", "100ms", "--duration", "1500ms")
-    assert result.returncode == 0
-    lines = result.stdout.splitlines()
-    assert len(lines) >= 2
+def test_through_a_pipe_there_is_a_line_each_interval(tmp_path: Path) -> None:
+    monitor = start(tmp_path, "--interval", "100ms")
+    assert monitor.stdout is not None
+    lines = [monitor.stdout.readline() for _ in range(3)]
+    monitor.terminate()
+    monitor.communicate(timeout=60)
     assert all("cpu" in line and "alerts 0" in line and "\x1b" not in line for line in lines)
+
+
+def test_it_ends_after_its_duration(cfctl: Cfctl) -> None:
+    result = cfctl("monitor", "--no-calibrate", "--interval", "100ms", "--duration", "350ms")
+    assert result.returncode == 0
+    assert 1 <= len(result.stdout.splitlines()) <= 4
 
 
 def test_once_is_a_dashboard_or_a_document(cfctl: Cfctl) -> None:

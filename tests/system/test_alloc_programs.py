@@ -168,6 +168,49 @@ def test_new_and_delete_are_counted_through_malloc(compiled: Compile) -> None:
     assert report["processes"][0]["bypass"] == []
 
 
+FAILING = """
+#include <errno.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+extern void fail_at(long) __attribute__((weak));
+static int failed(void *block) { return block == NULL && errno == ENOMEM; }
+int main(void) {
+    void *block = malloc(100);
+    int seen = 0;
+    for (int round = 0; round < 100; round++) {
+        errno = 0, fail_at(1), seen += failed(malloc(10));
+        errno = 0, fail_at(1), seen += failed(calloc(10, 10));
+        errno = 0, fail_at(1), seen += failed(realloc(block, 5000));
+        errno = 0, fail_at(1), seen += failed(reallocarray(block, 500, 10));
+        errno = 0, seen += failed(reallocarray(block, 1UL << 60, 1UL << 60));
+        errno = 0, seen += failed(aligned_alloc(64, 1UL << 62));
+        errno = 0, seen += failed(memalign(64, 1UL << 62));
+        errno = 0, seen += failed(valloc(1UL << 62));
+        errno = 0, seen += failed(pvalloc(1UL << 62));
+        seen += posix_memalign(&block, 64, 1UL << 62) == ENOMEM;
+    }
+    free(block);
+    return seen == 1000 ? 0 : 1;
+}
+"""
+
+
+def test_what_the_allocator_refuses_is_counted_and_the_program_sees_it(
+    compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = tmp_path / "failing_malloc.so"
+    source = Path(__file__).with_name("failing_malloc.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", failing, source], check=True)
+    program = compiled(FAILING)
+    monkeypatch.setenv("LD_PRELOAD", str(failing))
+    done, report = count(program)
+    assert done.returncode == 0
+    (process,) = report["processes"]
+    assert process["total"]["failures"] == 1000
+    assert process["live_blocks"] == count(program)[1]["processes"][0]["live_blocks"]
+
+
 def test_a_program_with_a_malloc_of_its_own_is_named(compiled: Compile) -> None:
     source = """
     #include <stddef.h>

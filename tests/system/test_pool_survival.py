@@ -196,6 +196,12 @@ def shared(pool):
 def cleared(pool):
     _native.clear_garbage([Cycle(), {}, []])
 
+def segment(pool):
+    _native.segment_configure("unused", None, 1 << 20)
+    _native.segment_open()
+    _native.segment_pause(False)
+    _native.segment_bytes()
+
 def block(pool):
     with pool.item(): pass
 
@@ -203,7 +209,7 @@ def construct(pool):
     Pool(Item, None, 3, name=f"made {len(gc.callbacks)}", debug=True).acquire()
     BufferPool(1 << 16).acquire()
 
-calls = [construct, grow, hand_back, block, refuse, tracked, shared, cleared,
+calls = [construct, grow, hand_back, block, refuse, tracked, shared, cleared, segment,
          lambda pool: pool.acquire(), lambda pool: pool.stats(), lambda pool: pool.clear(), lambda pool: repr(pool)]
 gc.disable()
 total = 0

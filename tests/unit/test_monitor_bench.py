@@ -325,6 +325,18 @@ def test_each_miss_gets_the_gravest_issue_that_can_be_its_cause_by_one_diagnosis
     assert texts["memory"].endswith("Cause: RSS_TARGET: It was seen. Mend it.")
 
 
+def test_what_kept_the_machine_busy_is_told_with_a_miss_that_is_inconclusive_for_it() -> None:
+    found = Snapshot(0, 1, (Series("cpu_utilization", ratio(0.99)),))
+    doubted = run_check([BY_NAME["cpu-utilization"]], found, doubts={("cpu_utilization", ()): "Busy."})
+
+    def diagnosis(_request: Any) -> Any:
+        return SimpleNamespace(checks=[Issue("RUN_QUEUE_SATURATED")])
+
+    (result,) = explained(doubted, None, diagnosis).results
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.cause is not None
+
+
 def test_without_a_miss_nothing_is_diagnosed() -> None:
     def diagnosis(_request: Any) -> Any:
         raise AssertionError("nothing to explain")

@@ -36,8 +36,8 @@ struct cf_module_state {
     PyTypeObject *operation_type;
     PyTypeObject *span_type;
     PyTypeObject *lease_type;
-    struct cf_shard *facts; /* of the kind "interpreter"; NULL = none yet, or refused */
-    uint32_t facts_generation;
+    struct cf_shard *facts;   /* of the kind "interpreter"; NULL = none yet, or refused */
+    uint32_t facts_asked_for; /* 1 + the process generation of `facts`; 0 = never */
     PyTypeObject *message_type;
     PyTypeObject *hlc_type;
     PyObject *method_type; /* types.MethodType */
