@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from cfctl.bus.statistics import BusReport
+from cfctl.render.bus_state import render_topics
 from cfctl.render.operations import errors, quantity
 from cfctl.render.table import cell, column_table
 from cfctl.text import safe_text
@@ -42,13 +44,16 @@ def render(document: Activity, console: Console, shown_unit: str | None) -> None
     console.print(cell(summary_line(document), "bold"), soft_wrap=True)
     rows = document.operations
     if console.is_terminal:
-        rows = rows[: max(1, console.height - _OTHER_LINES)]
+        topics = len(document.bus.topics) + 4 if isinstance(document.bus, BusReport) else 0
+        rows = rows[: max(1, console.height - _OTHER_LINES - topics)]
     if not document.processes:
         console.print(cell("No program that records operations runs.", "dim"))
     if rows:
         console.print(_table(rows, console, shown_unit))
     if len(rows) < len(document.operations):
         console.print(cell(f"and {len(document.operations) - len(rows)} more operations", "dim"))
+    if isinstance(document.bus, BusReport):
+        render_topics(document.bus, console)
     for problem in document.problems[:_PROBLEMS_SHOWN]:
         console.print(cell(f"problem: {problem}", "yellow"), soft_wrap=True)
 
