@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import statistics
 import subprocess
@@ -54,15 +55,21 @@ def _report_time(directory: str) -> Figure:
         subprocess.run(command, env=environ, cwd=directory, check=True)
     for _ in range(ROUNDS):
         for operations, environ in environs.items():
-            start = time.perf_counter()
+            start = _children_s()
             command = [sys.executable, "-m", "cfctl", "profile", "report"]
             subprocess.run(command, env=environ, cwd=directory, check=True, stdout=subprocess.DEVNULL)
-            seconds[operations].append(time.perf_counter() - start)
+            seconds[operations].append(_children_s() - start)
     beyond = tuple((many - one) * 1e3 for many, one in zip(seconds[OPERATIONS], seconds[1], strict=True))
     return Figure(
         "report of 500 operations beyond that of one", beyond, "ms", 300,
         reference=sorted(seconds[1])[ROUNDS // 2] * 1e3, reference_name="of the report of one",
     )  # fmt: skip
+
+
+def _children_s() -> float:
+    """Return the processor time of the children that have ended: a report waits for nothing else."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _quantile_errors() -> Iterator[Figure]:
