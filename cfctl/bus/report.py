@@ -33,6 +33,8 @@ COUNTS: Final = (
     "received_due", "subscribed", "unsubscribed",
 )  # fmt: skip
 _NS_PER_S: Final = 1e9
+# A reader tells the ring its place after so many messages, and when it finds the ring empty.
+GRAIN: Final = 32
 _End = PublisherStatistics | SubscriptionStatistics
 # kind, name, labels
 _Key = tuple[str, str, tuple[tuple[str, str], ...]]
@@ -325,6 +327,7 @@ def _subscription(
     window: _Window, subscription: str, lines: list[tuple[Ring, RingReader]], process: _Process | None,
     entry: Entry | None,
 ) -> SubscriptionStatistics:  # fmt: skip
+    lines = [(ring, _told(reader, entry, len(lines))) for ring, reader in lines]
     readers = [reader for _, reader in lines]
     alive = [(ring, reader) for ring, reader in lines if reader.alive]
     pending = sum(reader.pending for reader in readers)
@@ -354,6 +357,18 @@ def _subscription(
         integer(entry.values, "high_water") if entry else None, max(ages, default=None),
         _share(dropped, copies, "copies"), rate, whole, part, *rises,
     )  # fmt: skip
+
+
+def _told(reader: RingReader, entry: Entry | None, rings: int) -> RingReader:
+    """Return a reader with what its segment tells of the messages it took since it last told the ring its place."""
+    if entry is None or rings != 1:
+        return reader
+    waiting = reader.copies - integer(entry.values, "delivered") - reader.dropped
+    if not 0 <= reader.pending - waiting < GRAIN:
+        return reader
+    if waiting <= 0:
+        return dataclasses.replace(reader, pending=0, oldest_tick=None)
+    return dataclasses.replace(reader, pending=waiting)
 
 
 def _topics(report: BusReport) -> Iterator[TopicStatistics]:

@@ -96,7 +96,7 @@ class Check:
     def probes(self) -> frozenset[str]:
         """Return the measurements it needs to judge, and to put a number on an issue."""
         own = set() if self.impact.probe is None else {self.impact.probe}
-        return frozenset(own | set(self.needs) - {"interval", "pid", "segments"})
+        return frozenset(own | set(self.needs) - {"interval", "pid", "segments", "bus"})
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -141,7 +141,7 @@ def check(
 
     `rule` and `source` state the threshold and its origin, `solution` what to do about an issue in general. `sample` is what the check compares at
     the two ends of the interval. `needs` names what a run must provide: "interval" (set with
-    `sample`), "measurements", "pid", "segments", or a probe by its name in `cfctl.diagnose.impact`. `impact`
+    `sample`), "measurements", "pid", "segments", "bus", or a probe by its name in `cfctl.diagnose.impact`. `impact`
     says which measurement puts a number on an issue, or why none can. `verify` is the command that shows whether the fix
     worked, where that is not this check again. `also` names subjects beside the area's own. A check reads through its Host, raises UnobservableError when
     a thing can not be seen, and returns Pass, NotApplicable or Issue.

@@ -61,3 +61,11 @@ def of_its_segment(targets: Iterable[Target]) -> tuple[Target, ...]:
         target if "process" in metrics[target.metric].labels else replace(target, no_data=NoData.OK)
         for target in targets
     )
+
+
+def live_pid(snapshot: Snapshot) -> int | None:
+    """Return the process that a window is of; None when it has ended, or nothing names one."""
+    if snapshot.window_ns == 0:
+        return None
+    pids = (dict(series.labels).get("pid", "") for series in snapshot.series)
+    return next((int(pid) for pid in pids if pid.isdecimal()), None)

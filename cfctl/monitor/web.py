@@ -21,7 +21,7 @@ from wsgiref.simple_server import WSGIRequestHandler
 
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from cfctl.errors import CfctlError, InputError, os_error_reason
+from cfctl.errors import InputError, os_error_reason
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 MetricsText = Callable[[bool, frozenset[str]], bytes]
@@ -57,7 +57,16 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def check_access(access: Access) -> None:
-    """Raise InputError for an address that others can reach without both a certificate and a password."""
+    """Raise InputError for an address that others can reach without both a certificate and a password.
+
+    Also for a key without its certificate: whoever names one wants TLS.
+    """
+    if access.key and not access.certificate:
+        raise InputError(
+            f"The key {access.key} is of no use.",
+            "There is no certificate to it.",
+            "Give --tls-certificate too.",
+        )
     if _is_loopback(access.host) or access.insecure or (access.certificate and access.password):
         return
     raise InputError(
@@ -224,7 +233,7 @@ def _tls(certificate: Path, key: Path | None) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ValueError) as error:
-        raise CfctlError(
+        raise InputError(
             f"The certificate {certificate} can not be used.", f"{error}.", "Name a PEM file."
         ) from error
     return context

@@ -44,6 +44,13 @@ def render(report: BusReport, console: Console, shown_unit: str | None) -> None:
         console.print(cell(safe_text(f"problem: {problem}", 600), "yellow"), soft_wrap=True)
 
 
+def render_topics(report: BusReport, console: Console) -> None:
+    """Print the health and the topics alone."""
+    console.print()
+    _heading(report, console)
+    _table(console, _topics(report.topics[:_ROWS]), report.topics)
+
+
 def summary_line(report: BusReport) -> str:
     """Return a reading as one line: health, and of each topic its rates, losses and what waits."""
     topics = "; ".join(

@@ -191,6 +191,11 @@ def test_of_a_killed_publisher_ring_and_messages_remain_to_be_seen(
     process = program(PUBLISHER)
     shown = json.loads(cfctl("bus", "stats", str(process.pid), "--json", "--window", "0").stdout)
     assert [each["state"] for each in shown["publishers"]] == ["live"]
+    top = cfctl("top", "--interval", "10ms")
+    assert "prices" in top.stdout
+    assert (
+        json.loads(cfctl("top", "--interval", "10ms", "--json").stdout)["bus"]["topics"][0]["publishers"] == 1
+    )
     process.send_signal(signal.SIGKILL)
     process.wait()
     found = until(

@@ -178,12 +178,13 @@ def histories(draw: st.DrawFn) -> tuple[TracedMessage, ...]:
 
 
 def reference(messages: tuple[TracedMessage, ...]) -> dict[str, bool]:
-    """Say what is wrong by definition: the closure of "sent before in its ring" and "declared as a cause"."""
+    """Say what is wrong by definition: the closure of "sent before in its ring" and "declared as a cause elsewhere"."""
+    by_id = {each.id: each for each in messages}
     sent_before = {
-        each.id: {other.id for other in messages[:place] if other.ring == each.ring} | set(each.dependencies)
+        each.id: {other.id for other in messages[:place] if other.ring == each.ring}
+        | {cause for cause in each.dependencies if by_id[cause].ring != each.ring}
         for place, each in enumerate(messages)
     }
-    by_id = {each.id: each for each in messages}
     past = {identity: set(before) for identity, before in sent_before.items()}
     for _ in messages:
         for identity in past:

@@ -41,8 +41,7 @@ def record(
     --max-messages, whichever is reached first. An interrupt ends it well, too. A trace without its
     last line was cut off, which cfctl bus verify says.
 
-    A recording is a subscription like any other: publishers that do not overwrite wait for it, about
-    100 000 messages a second.
+    A recording is a subscription like any other: publishers that do not overwrite wait for it.
 
     Exit status: 3 when no message came.
     """

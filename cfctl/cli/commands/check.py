@@ -159,7 +159,7 @@ def _of_process(
     from cfctl.host.fingerprint import fingerprint
     from cfctl.monitor.check import asked, run_check
     from cfctl.monitor.explain import explained
-    from cfctl.monitor.measuring import of_its_segment, of_process, of_segment
+    from cfctl.monitor.measuring import live_pid, of_its_segment, of_process, of_segment
 
     pid, segment = subject
     if segment is None:
@@ -171,7 +171,8 @@ def _of_process(
     elif snapshot.window_ns == 0:
         targets = of_its_segment(targets)
     found = run_check(targets, snapshot, policy, fingerprint())
-    return explained(replace(found, runs=how[1]), pid)
+    # Without a process that was named, the machine is diagnosed and not cfctl itself.
+    return explained(replace(found, runs=how[1]), pid if segment is None else live_pid(snapshot))
 
 
 def _tell_ci(document: CheckDocument, junit: str | None, github: bool) -> None:

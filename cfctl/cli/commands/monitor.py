@@ -216,6 +216,11 @@ def _attach_outputs(
         made.listeners.append(recorder.append)
     if on_alert is not None:
         made.listeners.append(_hook_listener(on_alert, stack))
+    if web[0] is None and any(web):
+        raise InputError(
+            "A certificate, a password and --insecure are about serving the metrics.", "They are not served.",
+            "Give --prometheus too.",
+        )  # fmt: skip
     if web[0] is not None or textfile is not None:
         from cfctl.monitor.publishing import Published
 

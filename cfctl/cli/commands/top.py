@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ def top(
     output: OutputOption = None,
     unit: UnitOption = None,
 ) -> None:
-    """Show the operations of all running programs with their rates, the busiest first.
+    """Show the operations of all running programs with their rates, the busiest first, and their bus.
 
     All numbers but the count are of the time between two readings. Busy is the time that
     samples took per time that went by: 100 % is one thread that does nothing else. A sample counts
@@ -51,14 +52,20 @@ def top(
 
 
 def _activities(seconds: float, all_users: bool, patterns: list[str], top: int | None) -> Iterator[Activity]:
+    from cfctl import paths
+    from cfctl.bus.reading import BusReader
+    from cfctl.bus.report import report_of
     from cfctl.profile.activity import activity, chosen
 
-    earlier = _read(all_users)
+    bus = BusReader(paths.segment_directory())
+    earlier, bus_earlier = _read(all_users), bus.read()
     time.sleep(seconds)
     while True:
-        later = _read(all_users)
-        yield chosen(activity(earlier, later), patterns, top)
-        earlier = later
+        later, bus_later = _read(all_users), bus.read()
+        found = chosen(activity(earlier, later), patterns, top)
+        report = report_of(bus_later, bus_earlier)
+        yield dataclasses.replace(found, bus=report if report.live else None)
+        earlier, bus_earlier = later, bus_later
 
 
 def _read(all_users: bool) -> Reading:

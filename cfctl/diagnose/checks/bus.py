@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from cfctl.bus.report import GRAIN
 from cfctl.diagnose.advice import Fix
 from cfctl.diagnose.bus import channel_size, quantile_interval, waiting_messages
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
@@ -35,8 +36,6 @@ _KEEPS_UP: Final = 0.95
 _SLEEPS_NS: Final = 5000.0
 # With fewer messages a second a longer spin than this would burn the CPU for nothing.
 _MAX_SPIN_US: Final = 1000.0
-# A reader tells its place every 32 messages.
-_GRAIN: Final = 32
 LOSES: Final = not_measurable("it costs messages, not time")
 GUIDE: Final = "the performance guide, Message Bus"
 
@@ -70,6 +69,7 @@ def _rate(value: float) -> str:
     solution="Start the program that publishes or subscribes; cfctl bus stats shows what is there.",
     impact=not_measurable("nothing runs"),
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def bus_not_running(host: Host) -> Outcome:
@@ -92,6 +92,7 @@ def bus_not_running(host: Host) -> Outcome:
     solution="Act on each condition that does not hold.",
     impact=LOSES,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def router_unhealthy(host: Host) -> Outcome:
@@ -127,6 +128,7 @@ _REMEDIES: Final = {
     solution="Enlarge BusConfig.channel_buffer_size for bursts, else make the subscriber faster.",
     impact=SEEN_BY_CHECK,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def buffer_overflow(host: Host) -> Outcome:
@@ -207,6 +209,7 @@ def _room_for(ring: PublisherStatistics, report: BusReport, rejected: int) -> st
     solution="Enlarge BusConfig.channel_buffer_size, or let publishers wait (overwrite=False).",
     impact=LOSES,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def message_loss(host: Host) -> Outcome:
@@ -267,6 +270,7 @@ def _against_loss(each: SubscriptionStatistics, lost: int, copies: int, report: 
     solution="Wait by spinning on a CPU of its own.",
     impact=SEEN_BY_CHECK,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def message_latency(host: Host) -> Outcome:
@@ -335,6 +339,7 @@ def _faster(each: SubscriptionStatistics) -> str:
     solution="Publish and take batches (publish_many, recv_many).",
     impact=LOSES,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def throughput_low(host: Host) -> Outcome:
@@ -347,7 +352,7 @@ def throughput_low(host: Host) -> Outcome:
         rings = [each for each in report.publishers if each.topic == topic.topic]
         rejected = sum(each.rejected_now or 0 for each in rings)
         # A reader that keeps up has some messages of its last grain to tell.
-        if not rejected and topic.pending <= 2 * _GRAIN:
+        if not rejected and topic.pending <= 2 * GRAIN:
             continue
         loaded += 1
         readers = [each for each in report.subscriptions if each.topic == topic.topic and each.active]
@@ -370,11 +375,12 @@ def throughput_low(host: Host) -> Outcome:
     "A subscription is kept that nobody reads",
     Severity.MEDIUM,
     Area.BUS,
-    rule="in the interval it took nothing of what waits for it, or subscriptions were made and none ended",
+    rule="in the interval it took nothing of 32 or more messages that wait, or never any, or subscriptions were made and none ended",
     source="the performance guide, Subscription Management; judgement",
     solution="bus.unsubscribe(subscription) when the subscriber goes, or keep no reference to it.",
     impact=LOSES,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def subscription_leak(host: Host) -> Outcome:
@@ -389,7 +395,9 @@ def subscription_leak(host: Host) -> Outcome:
         if not each.active:
             continue
         host.saw(f"subscription {named(each)}", f"{each.delivered_now} taken, {each.pending} wait")
-        if each.pending and not each.delivered_now and not each.dropped_now:
+        # Of several rings the last messages may be taken and not yet told.
+        unread = each.pending >= GRAIN * each.rings or (each.pending and not each.delivered)
+        if unread and not each.delivered_now and not each.dropped_now:
             found.append(f"{named(each)} took none of {each.pending} messages")
     for bus in report.dispatchers:
         made, ended = (

@@ -49,6 +49,7 @@ def _who(each: DispatcherStatistics) -> str:
     solution="Give the dispatcher a CPU of its own, or a longer quantum.",
     impact=SEEN_BY_CHECK,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def quantum_coherence(host: Host) -> Outcome:
@@ -63,11 +64,12 @@ def quantum_coherence(host: Host) -> Outcome:
             unsure.append("nothing dispatched" if found is None else found.reason or "")
             continue
         error = max(2 * (1 - found.score**2) / math.sqrt(2 * found.samples), 1 / found.samples)
-        text = (
-            f"{_who(each)}: R {found.score:.3f} +- {error:.2g} (n {found.samples}, p {found.p_value or 0:.2g}, "
+        figures = (
+            f"R {found.score:.3f} +- {error:.2g} (n {found.samples}, p {found.p_value or 0:.2g}, "
             f"noise floor {found.bias_floor or 0:.2g})"
         )
-        host.saw(f"phase coherence of {_who(each)}", round(found.score, 4), text)
+        host.saw(f"phase coherence of {_who(each)}", round(found.score, 4), figures)
+        text = f"{_who(each)}: {figures}"
         if found.score + error < COHERENCE:
             poor.append((each, found, text))
         elif found.score - error < COHERENCE:
@@ -122,6 +124,7 @@ def _jitter(found: Coherence) -> Impact | None:
     solution="Publish without deadline, dependency or offset what needs none, or make a second Bus for a part of the topics.",
     impact=not_measurable("what waits longer is in the lateness: DEADLINE_MISSES"),
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def schedule_overload(host: Host) -> Outcome:
@@ -155,6 +158,7 @@ def schedule_overload(host: Host) -> Outcome:
     solution="Publish earlier, or give deadlines that the measured lateness leaves room for.",
     impact=SEEN_BY_CHECK,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def deadline_misses(host: Host) -> Outcome:
@@ -233,6 +237,7 @@ def _lateness(each: DispatcherStatistics) -> Impact | None:
     solution="Act on the kind of violation.",
     impact=LOSES,
     scope=Scope.PROCESS,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def causality_violations(host: Host) -> Outcome:
@@ -287,6 +292,7 @@ _ORDER_REMEDIES: Final = {
     solution="Synchronise the clock of the node that is ahead (chronyc tracking).",
     impact=not_measurable("it spoils the order of stamps, not time"),
     scope=Scope.KERNEL,
+    needs=("bus",),
     also=(Subject.LATENCY,),
 )
 def hlc_drift(host: Host) -> Outcome:
