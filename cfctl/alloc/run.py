@@ -21,6 +21,7 @@ from cfctl.alloc.sites import summary, under_memray
 from cfctl.errors import SegmentError, os_error_reason
 from cfctl.launch import LaunchError, run_to_end
 from cfctl.segment.directory import segments_of_run
+from cfctl.segment.tick_rate import boot_id
 
 _LIBRARY_NAME: Final = "_alloc_preload.so"
 # The loader takes these for the end of a name in LD_PRELOAD.
@@ -90,11 +91,25 @@ def counting_environment(library: Path, run_id: str, follow_children: bool) -> d
     environment = paths.environment()
     others = environment.get("LD_PRELOAD", "")
     limit_bytes = paths.segment_limit_bytes() or _native.SEGMENT_DEFAULT_LIMIT_BYTES
-    request = f"{int(follow_children)}:{limit_bytes}:{run_id}:{paths.segment_directory()}"
+    # What the library would find out for itself, in 100 us at each start. Children may be in another namespace.
+    counter_is_usable = int(_native.tick_source()[0] != "os")
+    namespace = 0 if follow_children else _pid_namespace()
+    request = (
+        f"{int(follow_children)}:{limit_bytes}:{counter_is_usable}:{boot_id()}:{namespace}:{run_id}:"
+        f"{paths.segment_directory()}"
+    )
     return environment | {
         "LD_PRELOAD": f"{library}:{others}" if others else str(library),
         "CFCTL_ALLOC": request,
     }
+
+
+def _pid_namespace() -> int:
+    """Return the inode of this process's pid namespace, 0 where it can not be seen."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
 
 
 def report_of_run(run_id: str) -> AllocReport:

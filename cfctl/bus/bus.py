@@ -8,7 +8,7 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -198,11 +198,14 @@ class Bus:
             )  # fmt: skip
         except OSError as error:
             raise _unusable("subscribed to", topic, error) from error
-        subscription = Subscription(topic, subscription_id, ring)
+        subscription = Subscription(
+            topic, subscription_id, ring, functools.partial(_end, ring, self._dispatcher.count_subscriptions)
+        )
         with self._lock:
             self._require_open()
             self._subscriptions[subscription_id] = subscription
-        weakref.finalize(subscription, ring.close)
+        self._dispatcher.count_subscriptions(made=1)
+        weakref.finalize(subscription, _end, ring, self._dispatcher.count_subscriptions)
         return subscription
 
     def unsubscribe(self, subscription: Subscription | int) -> None:
@@ -328,6 +331,12 @@ class Bus:
 def _close_all() -> None:
     for bus in list(_open_buses):
         bus.close()
+
+
+def _end(ring: _native.RingSubscription, count: Callable[[int, int], None]) -> None:
+    """Leave the rings; counted the first time."""
+    if ring.close():
+        count(0, 1)
 
 
 def _topic_bytes(topic: str) -> bytes:

@@ -107,6 +107,7 @@ class Dispatcher:
         # The stamps of the latest messages with tickets that were delivered here.
         self._arrived: OrderedDict[int, int] = OrderedDict()
         self._lateness = Durations()
+        self._received_due = 0
         self._time = DispatcherTime()
         self._phases = PhaseSum(config.quantum_ns)
         self._since_ns = clock.now_ns()
@@ -137,14 +138,19 @@ class Dispatcher:
             )
             release_ns = next_slot_ns(now_ns, slot_ns, self._config.quantum_ns)
             entry = _Outgoing(packet, message_id, slot_ns, publish)
-            self._outgoing.add(
-                Queued(
-                    split_id(message_id), self._clock.tick(), entry, deadline_unix_ns, release_ns, waits_for,
-                    packet.priority,
-                ),
-                now_ns,
+            message = Queued(
+                split_id(message_id), self._clock.tick(), entry, deadline_unix_ns, release_ns, waits_for,
+                packet.priority,
             )  # fmt: skip
+            try:
+                self._outgoing.add(message, now_ns)
+            finally:
+                self._store(now_ns)
             self._wake()
+
+    def count_subscriptions(self, made: int = 0, ended: int = 0) -> None:
+        """Count subscriptions of the bus that were made or have ended; takes no lock, for finalizers."""
+        self._record.subscriptions(made, ended)
 
     def hold(self, raw: _native.Message, release: Callable[[Message], object]) -> Message | None:
         """Return a received message that need not wait; None when it was queued, or is damaged."""
@@ -158,11 +164,14 @@ class Dispatcher:
             now_ns = self._clock.now_ns()
             missing = self._missing(extension.dependencies, now_ns)
             if not missing:
-                return self._finish(entry, now_ns, frozenset())
+                message = self._finish(entry, now_ns, frozenset())
+                self._store(now_ns)
+                return message
             # Without its deadline: what is late by its dependencies is delivered, and counted as late.
             self._incoming.add(
                 Queued((message_id, 0), raw.hlc, entry, None, 0, missing, extension.priority), now_ns
             )
+            self._store(now_ns)
             self._wake()
         return None
 
@@ -175,7 +184,6 @@ class Dispatcher:
         """Return what happened since the start."""
         with self._changed:
             now_ns = self._clock.now_ns()
-            ages = [queue.oldest_age_ns(now_ns) for queue in (self._outgoing, self._incoming)]
             p50_ns, p99_ns = self._lateness.quantiles((0.5, 0.99)) or (None, None)
             return TemporalMetrics(
                 window_ns=now_ns - self._since_ns,
@@ -185,7 +193,7 @@ class Dispatcher:
                 outgoing=copy.copy(self._outgoing.counts),
                 incoming=copy.copy(self._incoming.counts),
                 pending_messages=len(self._outgoing) + len(self._incoming),
-                oldest_age_ns=max((age for age in ages if age is not None), default=None),
+                oldest_age_ns=self._oldest_age_ns(now_ns),
                 deadline_violations=self._outgoing.counts.expired + self._lateness.count,
                 lateness_p50_ns=p50_ns,
                 lateness_p99_ns=p99_ns,
@@ -193,6 +201,10 @@ class Dispatcher:
                 causality=copy.copy(self._causality),
                 hlc_drift_ns=max(0, self._clock.last - now_ns),
             )
+
+    def _oldest_age_ns(self, now_ns: int) -> int | None:
+        ages = [queue.oldest_age_ns(now_ns) for queue in (self._outgoing, self._incoming)]
+        return max((age for age in ages if age is not None), default=None)
 
     def close(self) -> None:
         """End the thread. What is still queued is forgotten."""
@@ -234,8 +246,10 @@ class Dispatcher:
         self._incoming.forget(entry.message_id)
         deadline_ns = entry.extension.deadline_unix_ns
         late = deadline_ns is not None and now_ns > deadline_ns
+        self._received_due += deadline_ns is not None
         if late and deadline_ns is not None:
             self._lateness.record(now_ns - deadline_ns)
+            self._record.late(now_ns - deadline_ns)
         return extended_message(entry.raw, entry.extension, entry.payload, entry.message_id, late, unmet)
 
     def _round(self) -> int:
@@ -264,8 +278,9 @@ class Dispatcher:
                 now_ns = delivered_ns
                 done += 1
         self._time.busy_ns += busy_ns
-        self._time.overhead_ns += max(0, self._clock.now_ns() - started_ns - busy_ns)
-        self._store()
+        ended_ns = self._clock.now_ns()
+        self._time.overhead_ns += max(0, ended_ns - started_ns - busy_ns)
+        self._store(ended_ns)
         return done
 
     def _publish(self, entry: _Outgoing, deadline_ns: int | None) -> bool:
@@ -277,15 +292,17 @@ class Dispatcher:
             return False
         return True
 
-    def _store(self) -> None:
-        """Bring the segment up to date."""
+    def _store(self, now_ns: int) -> None:
+        """Bring the segment up to date; 2 us."""
         out, held, time_ = self._outgoing.counts, self._incoming.counts, self._time
+        age_ns = self._oldest_age_ns(now_ns)
         now = (
             out.accepted, out.with_deadline, out.refused, out.delivered, self._lateness.count, out.expired,
             out.held_by_deps + held.held_by_deps, out.unmet_delivered + held.unmet_delivered,
             out.dropped_by_deps + held.dropped_by_deps, self._causality.fifo, self._causality.dependency,
             self._causality.hlc_order, time_.busy_ns, time_.overhead_ns, time_.idle_pending_ns,
-            self._phases.count, self._phases.cosines, self._phases.sines,
+            self._phases.count, self._received_due, self._phases.cosines, self._phases.sines,
+            len(self._outgoing), len(self._incoming), 0 if age_ns is None else now_ns - age_ns,
         )  # fmt: skip
         added = tuple(a - b for a, b in zip(now, self._recorded, strict=True))
         high_water = out.high_water + held.high_water

@@ -47,12 +47,15 @@ class Subscription:
     `try_recv` or `recv` as they are: they are the C core's own methods.
     """
 
-    __slots__ = ("__weakref__", "_ring", "id", "recv", "recv_many", "topic", "try_recv")
+    __slots__ = ("__weakref__", "_end", "_ring", "id", "recv", "recv_many", "topic", "try_recv")
 
-    def __init__(self, topic: str, subscription_id: int, ring: _native.RingSubscription) -> None:
+    def __init__(
+        self, topic: str, subscription_id: int, ring: _native.RingSubscription, end: Callable[[], None]
+    ) -> None:
         self.topic = topic
         self.id = subscription_id
         self._ring = ring
+        self._end = end
         # Not to be wrapped: a Python frame would double their cost.
         self.try_recv: Callable[[], bytes | None] = ring.try_recv
         self.recv: Callable[..., bytes | None] = ring.recv
@@ -92,15 +95,18 @@ class Subscription:
             await asyncio.get_running_loop().run_in_executor(None, self._ring.wait, min(left, 0.1))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield payloads as they come, in an event loop."""
+        """Yield payloads as they come, in an event loop, until the subscription ends."""
         while True:
-            payload = await self.recv_async()
+            try:
+                payload = await self.recv_async()
+            except SubscriptionNotFound:
+                return
             assert payload is not None
             yield payload
 
     def unsubscribe(self) -> None:
         """End the subscription; nothing when it has ended."""
-        self._ring.close()
+        self._end()
 
     def deliver(self, message: Message) -> None:
         """Give the receiver a message that was held; for the dispatcher."""

@@ -23,6 +23,7 @@ IntervalOption = Annotated[str, typer.Option("--interval", metavar="TIME", help=
 UpdatesOption = Annotated[
     int | None, typer.Option("--updates", min=1, metavar="N", help="End after N readings.")
 ]
+AllUsersOption = Annotated[bool, typer.Option("--all-users", help="Programs of all users; for root.")]
 # A segment of 500 operations is read in a fifth of a second.
 _LEAST_INTERVAL_NS: Final = 1_000_000
 _MOST_INTERVAL_NS: Final = 3_600_000_000_000

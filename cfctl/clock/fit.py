@@ -41,6 +41,12 @@ class Line:
         """Return the line through a point with a slope."""
         return cls(tick, ns, 0.0, slope_from(ns_per_tick))
 
+    @classmethod
+    def between(cls, first: tuple[int, int], last: tuple[int, int]) -> Line:
+        """Return the line through two (tick, ns) readings, whose ns were cut to whole ones; at the last."""
+        slope = ((last[1] - first[1]) << SLOPE_BITS) // (last[0] - first[0])
+        return cls(*last, 0.5, slope)
+
     @property
     def ns_per_tick(self) -> float:
         """Return the slope as a float: 53 bits of it."""
@@ -101,7 +107,7 @@ class Fit:
         """Return why the fit is valid or not, as a clause."""
         count = f"{self.inlier_count} of {len(self.inliers)} clusters lie on one line"
         if self.step_ns is not None:
-            return f"the clock stepped by {self.step_ns:+.0f} ns between two groups of clusters"
+            return f"two groups of clusters lie {self.step_ns:+.0f} ns apart"
         return f"{count}, residual {self.residual_ns:.2g} ns"
 
 

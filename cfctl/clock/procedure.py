@@ -105,6 +105,11 @@ def _check_arguments(duration_ns: int, method: str, reference: str, samples: int
         raise InputError("The samples can not be used.", "1 to 10000 samples of 1 ms to 10 min are possible.")
 
 
+def _budgets(duration_ns: int) -> tuple[int, ...]:
+    wider = dict.fromkeys(min(factor * duration_ns, _WIDENED_MAX_NS) for factor in (2, 4, 8))
+    return duration_ns, duration_ns, *(budget_ns for budget_ns in wider if budget_ns > duration_ns)
+
+
 def sample_until_valid(
     duration_ns: int,
     reference: str,
@@ -115,23 +120,25 @@ def sample_until_valid(
 ) -> tuple[Sampled, int, int]:
     """Return the first attempt whose clusters lie on one line, its budget, and how many there were.
 
-    A failed attempt is repeated once, then once more with twice the time (at most 3 s); the last
-    one is returned even when it is not valid. Raises CalibrationError when the last one shows a
-    step: an average over two groups would be a rate that never was.
+    A failed attempt is repeated once, then with twice, four and eight times the duration (at most
+    3 s, which is tried once); the last one is returned even when it is not valid. Raises
+    CalibrationError when the last one shows a step: an average over two groups would be a rate that
+    never was. A shift within half a bracket is none: reading the clock can make it, and the bound
+    of a degraded calibration covers it.
     """
-    wider_ns = max(duration_ns, min(2 * duration_ns, _WIDENED_MAX_NS))
     attempts = 0
-    for budget_ns in (duration_ns, duration_ns, wider_ns):
+    for budget_ns in _budgets(duration_ns):
         attempts += 1
         sampled = sample_line(
             budget_ns, reference, sampler=sampler, timeline=timeline, on_progress=on_progress
         )
         if sampled.fit.valid:
             break
-    if sampled.fit.step_ns is not None:
+    if sampled.fit.step_ns is not None and abs(sampled.fit.step_ns) > sampled.half_bracket_ns:
         raise CalibrationError(
             "The clock could not be calibrated.",
-            f"In each of {attempts} attempts {sampled.fit.reason}.",
+            f"The clock stepped by {sampled.fit.step_ns:+.0f} ns between two groups of clusters, "
+            f"in the last of {attempts} attempts.",
             "Look for a suspend, a migration or something that sets the clock, and try again.",
         )
     return sampled, budget_ns, attempts

@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from cfctl import _native
 from cfctl.clock.calibration import CLOCK_IDS, ClusterPoint
-from cfctl.clock.fit import Fit, fit, provisional_slope
+from cfctl.clock.fit import Fit, Line, fit, provisional_slope
 from cfctl.errors import CalibrationError, InputError, os_error_reason
 
 PAIRS: Final = 1500
@@ -85,6 +85,11 @@ class Sampled:
         return min(centre.min_width for centre in self.centres)
 
     @property
+    def half_bracket_ns(self) -> float:
+        """Return how far reading the clock can put the centre of a cluster off."""
+        return self.min_width / 2 * self.fit.line.ns_per_tick
+
+    @property
     def bound_ppb(self) -> float:
         """Return the hard bound of the slope: the ends' half brackets over the span."""
         first, last = self.centres[0], self.centres[-1]
@@ -101,6 +106,7 @@ def sample_line(
 ) -> Sampled:
     """Return eight clusters spread over `duration_ns` and the line through their centres.
 
+    When the centres do not lie on a line it is the one through the narrowest pair of each end.
     About 3 ms of CPU time; the interpreter lock is released while pairs are taken and analysed.
     Raises CalibrationError when the clock can not be read or too few clusters can be used.
     """
@@ -124,6 +130,10 @@ def sample_line(
         # Once more with the better slope: the first one was good to about 1 ppm.
         centres = centres_of(sampler, line.line.ns_per_tick)
         line = fit([c.point for c in centres], line.line.ns_per_tick)
+        if not line.valid:
+            # The bound of the brackets holds for the line through them, and for no other.
+            first, last = (sampler.narrowest(index)[:2] for index in (0, len(POSITIONS) - 1))
+            line = replace(line, line=Line.between(first, last))
     except ValueError as error:
         raise CalibrationError(
             "The clock could not be calibrated.",

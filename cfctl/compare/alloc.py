@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -25,17 +26,24 @@ def compare(
 
     Calls and bytes are exact, the peak is known to its batches; several runs of a side add their spread.
     """
-    old, young = (
-        _pooled([dict(_figures(Fields(each, "the result"))) for each in side]) for side in (base, new)
-    )
+    sides = [[dict(_figures(Fields(each, "the result"))) for each in side] for side in (base, new)]
+    old, young = (_pooled(runs) for runs in sides)
     changes: list[Change] = []
     for key, figure in old.items():
         if key in young:
             name, metric, unit = key
             absolute = _LIMIT_BYTES if unit == "B" else _LIMIT_CALLS
+            # No less than what can be told: an unchanged peak would else decide nothing.
+            absolute = max(absolute, math.hypot(*(_resolution(runs, key) for runs in sides)))
             rules = [*thresholds, Threshold("*", _LIMIT_RATIO, absolute, unit)]
             changes.append(judged(name, metric, unit, figure, young[key], rules))
     return comparison("alloc", changes)
+
+
+def _resolution(runs: Sequence[dict[_Key, Figure]], key: _Key) -> float:
+    """Return to what a figure of one run is known, the worst of a side; not how the runs scatter."""
+    intervals = [run[key].interval or (0.0, 0.0) for run in runs]
+    return max((high - low) / 2 for low, high in intervals)
 
 
 def _pooled(runs: Sequence[dict[_Key, Figure]]) -> dict[_Key, Figure]:

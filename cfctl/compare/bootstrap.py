@@ -138,7 +138,9 @@ def runs_needed(spread: float, limit: float, confidence: float) -> int:
     """Return how many runs a side tell equal sides from ones that differ by `limit`, nine times in ten.
 
     n = ((t(1 - alpha/2) + t(1 - beta)) spread / limit)^2; source: NIST/SEMATECH e-Handbook of
-    Statistical Methods, 7.2.2.2, which takes Student's t in a second step as here.
+    Statistical Methods, 7.2.2.2 "Sample sizes required", two-sided test: the normal distribution's
+    quantiles give a first n, and Student's with n - 1 degrees a second. Its sigma is here `spread`,
+    that of the difference of one run a side.
     """
     normal = statistics.NormalDist()
     wide = normal.inv_cdf(1 - (1 - confidence) / 2) + normal.inv_cdf(POWER)

@@ -56,6 +56,11 @@ class Figure:
             return cls(value, reason="its error is not known")
         return cls(value, (value - uncertainty, value + uncertainty))
 
+    def times(self, factor: float) -> Figure:
+        """Return the figure in another unit; `factor` is above 0."""
+        interval = None if self.interval is None else (self.interval[0] * factor, self.interval[1] * factor)
+        return replace(self, value=None if self.value is None else self.value * factor, interval=interval)
+
     @classmethod
     def missing(cls, reason: str) -> Figure:
         """Return the figure that was not measured."""

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from cfctl.compare.comparison import Change, Comparison, Direction, Figure, Threshold, comparison, judged
 from cfctl.compare.fields import Fields
-from cfctl.errors import InputError
+from cfctl.compare.probe import doubted, percentiles
+from cfctl.errors import InputError, UnobservableError
 from cfctl.records import Severity, Verdict
 
 SCHEMAS: tuple[str, ...] = ("cfctl.diagnosis",)
@@ -24,16 +25,28 @@ _RANKS: Final = {str(severity): severity.rank + 1 for severity in Severity}
 def compare(
     base: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], thresholds: Sequence[Threshold]
 ) -> Comparison:
-    """Return each check's change of status, and those of the costs and offsets measured.
+    """Return each check's change of status, and those of the latency, the costs and offsets measured.
 
     A status counts 0 for no issue and 1 to 4 for the severity of one; of several runs of a side the worst
-    counts. A new or graver issue is a regression whatever the thresholds.
+    counts. A new or graver issue is a regression whatever the thresholds. Raises UnobservableError for
+    diagnoses of two subjects or profiles: a profile changes what is grave.
     """
     old, young = ([Fields(document, "the result") for document in side] for side in (base, new))
+    _require_equal_conditions([*old, *young])
     before, after = _statuses(old), _statuses(young)
     changes = [_status_change(name, before[name], after[name]) for name in before if name in after]
     changes += _measured_changes(old, young, thresholds)
     return comparison("diagnosis", changes)
+
+
+def _require_equal_conditions(documents: Sequence[Fields]) -> None:
+    for name, usual in (("subject", "latency"), ("profile", "")):
+        values = sorted({document.optional_text(name) or usual for document in documents})
+        if len(values) > 1:
+            raise UnobservableError(
+                "The results can not be compared.", f"They are of the {name}s {' and '.join(values)}.",
+                "Diagnose both with the same options.",
+            )  # fmt: skip
 
 
 # A check's rank (None when it could not observe) and how its status reads.
@@ -83,24 +96,54 @@ def _measured_changes(
     old: Sequence[Fields], young: Sequence[Fields], thresholds: Sequence[Threshold]
 ) -> Iterator[Change]:
     base, new = ([_measured(document) for document in side] for side in (old, young))
-    rules = [*thresholds, _OFFSET_LIMIT, _COST_LIMIT]
+    limits = {"ns": [*thresholds, _OFFSET_LIMIT, _COST_LIMIT], "ratio": thresholds}
+    spoilt = min(len(old), len(young)) == 1 and any(map(_is_contaminated, [*old, *young]))
     for key in base[0]:
         runs = [[run[key] for run in side if key in run] for side in (base, new)]
         if len(runs[0]) == len(base) and len(runs[1]) == len(new):
-            yield judged(*key, "ns", Figure.pooled(runs[0]), Figure.pooled(runs[1]), rules)
+            change = judged(*key, Figure.pooled(runs[0]), Figure.pooled(runs[1]), limits[key[2]])
+            yield doubted(change) if spoilt and key in _latency(old[0]) else change
 
 
-def _measured(document: Fields) -> Mapping[tuple[str, str], Figure]:
+def _latency(document: Fields) -> Mapping[tuple[str, str, str], Figure]:
+    """Return the percentiles of the latency that was measured for a target, by CPU."""
+    return {
+        key: figure
+        for cpu, use in _latency_of_cpus(document)
+        for key, figure in percentiles(
+            f"{use} CPU {cpu.count('cpu')}" if cpu.has("cpu") else use, cpu.table("distribution")
+        )
+        if figure.value is not None
+    }
+
+
+def _is_contaminated(document: Fields) -> bool:
+    return any(cpu.value("contaminated") is True for cpu, _ in _latency_of_cpus(document))
+
+
+def _latency_of_cpus(document: Fields) -> list[tuple[Fields, str]]:
+    measurements = document.table("measurements") if document.has("measurements") else None
+    if measurements is None or not measurements.has("latency"):
+        return []
+    latency = measurements.table("latency")
+    return [(cpu, latency.text("use")) for cpu in latency.tables("cpus")]
+
+
+def _measured(document: Fields) -> Mapping[tuple[str, str, str], Figure]:
+    """Return what was measured by name, metric and unit."""
     if not document.has("measurements"):
         return {}
     measurements = document.table("measurements")
-    found: dict[tuple[str, str], Figure] = {}
-    for name, _ in measurements.items("costs"):
+    found: dict[tuple[str, str, str], Figure] = dict(_latency(document))
+    for name, cost in measurements.items("costs"):
         figure = measurements.table("costs").measurement(name, _SIGMAS)
-        if figure.value is not None:
-            found[name, "cost"] = figure
+        # What is lost in a second goes by another unit than what an event costs.
+        if figure.value is not None and cost.optional_text("unit") == "ns":
+            found[name, "cost", "ns"] = figure
+        elif figure.value is not None and cost.optional_text("unit") == "ns/s":
+            found[name, "lost", "ratio"] = figure.times(1e-9)
     if measurements.has("offsets"):
         offsets = measurements.table("offsets")
         offset = Figure.within(offsets.number("offset_ns"), offsets.number("bound_ns"))
-        found["CPU counters", "offset_ns"] = offset
+        found["CPU counters", "offset_ns", "ns"] = offset
     return found

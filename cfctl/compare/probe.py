@@ -56,14 +56,14 @@ def compare(
     ]
     spoilt = sum(document.value("contaminated") is True for document in documents)
     if spoilt and min(len(base), len(new)) == 1:
-        changes = [_doubted(change) for change in changes]
+        changes = [doubted(change) for change in changes]
     found = comparison(schema.removeprefix("cfctl."), _measured_somewhere(changes))
     return found.with_remark(
         f"{spoilt} of {len(documents)} runs were disturbed by other programs" if spoilt else ""
     )
 
 
-def _doubted(change: Change) -> Change:
+def doubted(change: Change) -> Change:
     """Return a failed figure as inconclusive: within one disturbed run nothing tells whose doing it is."""
     if change.verdict is not Verdict.FAIL:
         return change
@@ -119,7 +119,7 @@ def _jitter(document: Fields) -> Iterator[tuple[Key, Figure]]:
         if seconds > 0:
             yield (name, "gap_rate", "1/s"), cpu.measurement("gap_rate", _SIGMAS)
             yield (name, "lost", "ratio"), _lost(cpu, gaps, seconds)
-        yield from _percentiles(f"{name} gap", gaps)
+        yield from percentiles(f"{name} gap", gaps)
 
 
 def _lost(cpu: Fields, gaps: Fields, seconds: float) -> Figure:
@@ -133,20 +133,20 @@ def _lost(cpu: Fields, gaps: Fields, seconds: float) -> Figure:
 
 def _wakeup(document: Fields) -> Iterator[tuple[Key, Figure]]:
     for cpu in document.tables("cpus"):
-        yield from _percentiles(f"CPU {cpu.count('cpu')}", cpu.table("distribution"))
+        yield from percentiles(f"CPU {cpu.count('cpu')}", cpu.table("distribution"))
 
 
 def _core_to_core(document: Fields) -> Iterator[tuple[Key, Figure]]:
     for pair in document.tables("pairs"):
         name = f"CPU {pair.count('cpu_a')}-{pair.count('cpu_b')} {pair.text('variant')}"
-        yield from _percentiles(name, pair.table("distribution"))
+        yield from percentiles(name, pair.table("distribution"))
 
 
 def _costs(document: Fields) -> Iterator[tuple[Key, Figure]]:
     for cost in document.tables("costs"):
         name = cost.text("name")
         if cost.has("distribution"):
-            yield from _percentiles(name, cost.table("distribution"))
+            yield from percentiles(name, cost.table("distribution"))
         else:
             yield (name, "p50", _NS), cost.measurement("cost", _SIGMAS)
 
@@ -165,7 +165,8 @@ _READERS: Final[dict[str, Callable[[Fields], Iterator[tuple[Key, Figure]]]]] = {
 }
 
 
-def _percentiles(name: str, distribution: Fields) -> Iterator[tuple[Key, Figure]]:
+def percentiles(name: str, distribution: Fields) -> Iterator[tuple[Key, Figure]]:
+    """Yield the percentiles of a saved distribution with the noise of their ranks, ns."""
     buckets = _buckets(distribution.table("histogram"))
     counts = list(accumulate(count for _, _, count in buckets))
     for percentile in distribution.tables("percentiles"):

@@ -164,7 +164,9 @@ def _judge_cpu(cpu: CpuLatency, found: Estimate, target: Target) -> tuple[Verdic
 def _remedy(
     found: Estimate, target: Target, use: str, results: Iterable[CheckResult], lost_ns_per_s: float | None
 ) -> tuple[Remedy | None, str | None]:
-    if found.value_ns is None or found.value_ns <= target.limit_ns:
+    if found.value_ns is None:
+        return None, "by how much the target is exceeded, if it is, was not measured"
+    if found.value_ns <= target.limit_ns:
         return None, "the measured value does not exceed the target"
     unit = _UNIT_OF_USE[use]
     savings = [

@@ -43,7 +43,7 @@ class Variant:
 
     what: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    around: Callable[[Sequence[int]], AbstractContextManager[None]] | None = None
+    around: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +64,22 @@ def wakeup_effects(
 ) -> WakeupEffects:
     """Return the wake-up as started and the wanted effects on it; 0.7 s for each way to run.
 
-    Raises UnobservableError when a way is refused or the run was interrupted.
+    Raises UnobservableError when a way is refused, KeyboardInterrupt after Ctrl-C.
     """
-    from cfctl.diagnose.awake import kept_awake
+    from cfctl.diagnose.awake import spinners
     from cfctl.probe.scheduling import Scheduling
 
     exact = Scheduling(timer_slack_ns=1)
     ways = {_AS_STARTED: Variant("as started")}
     if wanted & {SLACK, IDLE}:
         ways[SLACK] = Variant("a slack of 1 ns", {"scheduling": exact})
-    if IDLE in wanted:
-        ways[IDLE] = Variant(
-            "the CPU kept awake (a task of the idle policy)", {"scheduling": exact}, kept_awake
-        )
     if PM_QOS in wanted and pm_qos_us is not None:
         ways[PM_QOS] = Variant(f"a PM QoS limit of {pm_qos_us} us", {"pm_qos_us": pm_qos_us})
-    rounds = [{name: _run(way, cpus, wakeup) for name, way in ways.items()} for _ in range(ROUNDS)]
+    with contextlib.ExitStack() as stack:
+        if IDLE in wanted:
+            what = "the CPU kept awake (a task of the idle policy)"
+            ways[IDLE] = Variant(what, {"scheduling": exact}, stack.enter_context(spinners(cpus)))
+        rounds = [{name: _run(way, cpus, wakeup) for name, way in ways.items()} for _ in range(ROUNDS)]
     # Without slack the idle state's part is not hidden behind a longer wait.
     bases = {SLACK: _AS_STARTED, PM_QOS: _AS_STARTED, IDLE: SLACK}
     effects = {
@@ -141,11 +141,10 @@ def effect_of(
 
 
 def _run(way: Variant, cpus: Sequence[int], wakeup: Callable[..., Wakeup]) -> Wakeup:
-    around = contextlib.nullcontext() if way.around is None else way.around(cpus)
-    with around:
+    with way.around():
         run = wakeup(cpus, RUN_NS, WAKEUP_INTERVAL_NS, **way.arguments)
     if run.interrupted:
-        raise UnobservableError("the run was interrupted")
+        raise KeyboardInterrupt
     return run
 
 

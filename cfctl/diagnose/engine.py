@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+import shlex
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -84,6 +85,7 @@ class Check:
     impact: ImpactSource
     verify: str | None
     judge: Callable[[Host], Outcome]
+    subjects: frozenset[Subject]
 
     @property
     def why(self) -> str:
@@ -94,7 +96,7 @@ class Check:
     def probes(self) -> frozenset[str]:
         """Return the measurements it needs to judge, and to put a number on an issue."""
         own = set() if self.impact.probe is None else {self.impact.probe}
-        return frozenset(own | set(self.needs) - {"interval", "pid", "segments"})
+        return frozenset(own | set(self.needs) - {"interval", "pid", "segments", "bus"})
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -133,14 +135,15 @@ def check(
     sample: Sample | None = None,
     needs: tuple[str, ...] = (),
     verify: str | None = None,
+    also: tuple[Subject, ...] = (),
 ) -> Callable[[Callable[[Host], Outcome]], Callable[[Host], Outcome]]:
     """Return a decorator that registers a check; the docstring of the function says why it matters.
 
     `rule` and `source` state the threshold and its origin, `solution` what to do about an issue in general. `sample` is what the check compares at
     the two ends of the interval. `needs` names what a run must provide: "interval" (set with
-    `sample`), "measurements", "pid", "segments", or a probe by its name in `cfctl.diagnose.impact`. `impact`
+    `sample`), "measurements", "pid", "segments", "bus", or a probe by its name in `cfctl.diagnose.impact`. `impact`
     says which measurement puts a number on an issue, or why none can. `verify` is the command that shows whether the fix
-    worked, where that is not this check again. A check reads through its Host, raises UnobservableError when
+    worked, where that is not this check again. `also` names subjects beside the area's own. A check reads through its Host, raises UnobservableError when
     a thing can not be seen, and returns Pass, NotApplicable or Issue.
     """
     needed = (*needs, "interval") if sample is not None else needs
@@ -161,6 +164,7 @@ def check(
             impact,
             verify,
             judge,
+            frozenset({area.subject, *also}),
         )
         return judge
 
@@ -178,7 +182,7 @@ def every_check() -> tuple[Check, ...]:
 
 def catalogue(subject: Subject = Subject.LATENCY) -> tuple[Check, ...]:
     """Return the checks of one subject, in the order of the areas."""
-    return tuple(check for check in every_check() if check.area.subject is subject)
+    return tuple(check for check in every_check() if subject in check.subjects)
 
 
 def run_check(checked: Check, facts: Facts) -> CheckResult:
@@ -247,7 +251,8 @@ def verify_command(checked: Check, host: Host) -> str:
         if checked.area.subject is Subject.LATENCY:
             pid = "" if host.pid is None else f" --pid {host.pid}"
             return f"cfctl diagnose latency --only {checked.id}{pid}"
-        program = "" if host.pid is None else f" {host.pid}"
+        named = host.pid if host.facts.live is None or host.pid is not None else host.facts.live.which
+        program = "" if named is None else f" {shlex.quote(str(named))}"
         return f"cfctl diagnose {checked.area.subject}{program} --only {checked.id}"
     return checked.verify if host.pid is None else checked.verify.replace("PID", str(host.pid))
 

@@ -50,6 +50,7 @@ MIGRATION: Final = "migration"
 CACHE_LINE: Final = "cache_line"
 SIBLING: Final = "sibling"
 FSYNC: Final = "fsync"
+THROTTLED: Final = "throttled"
 GIL: Final = "gil_hand_over"
 COLLECTION: Final = "gc_collection"
 # Which probe measures an operation, where it is not called like it.
@@ -223,15 +224,30 @@ def waiting_for(resource: str) -> ImpactSource:
 
 
 def stopped_by_quota() -> ImpactSource:
-    """Return the source for the time the program's group stood still for its CPU quota."""
+    """Return the source for the time the program's group stood still for its CPU quota.
+
+    In the interval, in which this program sleeps, or while it probed if that was longer.
+    """
 
     def measure(host: Host) -> Impact:
         change = host.change(cpu_throttling)
         lost = max(0, change.after.throttled_ns - change.before.throttled_ns) / change.seconds
-        method = f"throttled time of the group over {change.seconds:.1f} s (cpu.stat)"
-        return Impact(Measurement(lost, PER_SECOND, None, None, method), lost)
+        found = observed(lost, f"throttled time of the group over {change.seconds:.1f} s (cpu.stat)")
+        probed = throttled_while_probing(host)
+        return found if probed is None or probed.ns_per_s is None or probed.ns_per_s <= lost else probed
 
-    return ImpactSource("the time the group was throttled", measure, sample=cpu_throttling)
+    what = "the time the group was throttled, in the interval or while it was probed"
+    return ImpactSource(what, measure, THROTTLED, cpu_throttling)
+
+
+def throttled_while_probing(host: Host) -> Impact | None:
+    """Return the time this program's group was throttled while it probed; None when it was not, or is not known.
+
+    It says nothing of another program.
+    """
+    measured = host.facts.measurements
+    found = None if measured is None or host.pid is not None else measured.costs.get(THROTTLED)
+    return Impact(found, found.value) if found is not None and found.value else None
 
 
 def throttled_for_heat() -> ImpactSource:
@@ -268,4 +284,5 @@ BLINDS: Final = not_measurable("it costs knowledge, not time")
 OF_THE_PROGRAM: Final = not_measurable("it depends on the program's own accesses")
 OTHER_SIDE: Final = not_measurable("a second host would have to answer")
 SEEN_BY_CHECK: Final = replace(not_measurable("the check saw no loss"), what="what the check itself counts")
+SPACE: Final = not_measurable("it costs memory, not time")
 NOT_YET: Final = not_measurable("it costs nothing until it happens")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from cfctl.alloc.growth import TimelinePoint
 from cfctl.errors import SegmentError, UnobservableError
@@ -17,6 +17,7 @@ from cfctl.segment.directory import find_segment, list_segments, user_directorie
 from cfctl.segment.file import Liveness, describe_segment, read_with_state
 
 if TYPE_CHECKING:
+    from cfctl.bus.statistics import BusReport
     from cfctl.segment.records import Entry, Segment, SegmentHeader
 
 # A course of 200 points tells a slope; reading one costs about 0.1 ms.
@@ -83,12 +84,17 @@ class SeenSegment:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What was seen of the programs that are diagnosed; `reason` says why there is no segment."""
+    """What was seen of the programs that are diagnosed; `reason` says why there is no segment, or no bus.
+
+    `which` is what of the bus was asked for: a process or a topic.
+    """
 
     segments: tuple[SeenSegment, ...]
     reason: str
     course: tuple[TimelinePoint, ...] = ()
     course_ns: int = 0
+    bus: BusReport | None = None
+    which: str | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -100,6 +106,16 @@ class Live:
         if not self.segments:
             raise UnobservableError(self.reason)
         return tuple(entry for segment in self.segments for entry in segment.entries(kind))
+
+
+class Watch(Protocol):
+    """Fills the interval of a diagnosis by looking at programs."""
+
+    def watch(self, seconds: float) -> None:
+        """Let an interval pass."""
+
+    def seen(self) -> Live:
+        """Return what was seen."""
 
 
 class LiveWatch:

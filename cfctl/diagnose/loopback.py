@@ -19,7 +19,8 @@ from cfctl.probe.load import thread_load
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_TIMEOUT_S: Final = 1.0
+# As long as the echo waits: on a busy machine a process may not run for a second.
+_TIMEOUT_S: Final = 5.0
 _INTERVAL_NS: Final = 200_000
 # It ends by itself when nobody has sent for 5 s, also when this process is killed.
 _ECHO: Final = """

@@ -10,8 +10,9 @@ CONFIDENCE: Final = 0.95
 _Z: Final = 1.959963984540054
 # From this variance on the normal approximation is within a rank of the exact one.
 _MANY: Final = 100.0
-# Beyond so many standard deviations a binomial distribution has less than 1e-20 of its mass.
-_FAR: Final = 12
+# Beyond so many standard deviations and so many ranks a binomial distribution has less than 1e-12 of its
+# mass, which moves no rank of the 95 %.
+_FAR: Final = 7
 
 
 def quantile_ranks(count: int, quantile: float) -> tuple[int, int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from cfctl.diagnose.effects import (
@@ -13,10 +14,13 @@ from cfctl.diagnose.effects import (
     socket_effect,
     wakeup_effects,
 )
-from cfctl.diagnose.impact import COSTS, IDLE, JITTER, PM_QOS, SLACK, SOCKET, WAKEUP
+from cfctl.diagnose.impact import COSTS, IDLE, JITTER, PER_SECOND, PM_QOS, SLACK, SOCKET, THROTTLED, WAKEUP
 from cfctl.diagnose.latency import CpuLatency, UseLatency
 from cfctl.diagnose.measurements import LostTime, Measurements
 from cfctl.errors import CfctlError, InputError, UnobservableError
+from cfctl.host.cgroup import Throttling, cpu_throttling
+from cfctl.host.view import HostView
+from cfctl.records import Measurement
 from cfctl.text import safe_text
 from cfctl.units import format_quantity
 
@@ -25,7 +29,6 @@ if TYPE_CHECKING:
     from cfctl.probe.cost import Costs
     from cfctl.probe.jitter import CpuJitter, Jitter
     from cfctl.probe.wakeup import Wakeup
-    from cfctl.records import Measurement
 
 T = TypeVar("T")
 
@@ -65,6 +68,7 @@ class Probes:
     syscalls: Syscalls
     loopback: Callable[..., UseLatency]
     timed: Mapping[str, Callable[[Sequence[int], str | None], dict[str, Measurement]]]
+    throttling: Callable[[], Throttling] = field(default=lambda: cpu_throttling(HostView(), None))
 
 
 def real_probes() -> Probes:
@@ -87,7 +91,8 @@ def probe_host(
 ) -> Measurements:
     """Return the measurements with what the plan's probes add; what fails has its reason. Nothing is saved.
 
-    Raises InputError for CPUs or a duration that can not be used.
+    Raises InputError for CPUs or a duration that can not be used, KeyboardInterrupt after Ctrl-C: what half
+    of the probes measured is no diagnosis.
     """
     if plan.duration_ns < MIN_DURATION_NS:
         raise InputError("The duration can not be used.", "It must be 100 ms or more.", "5s is the default.")
@@ -96,6 +101,7 @@ def probe_host(
     if probes is None:
         missing = dict.fromkeys(plan.wanted, run.reasons["probes"])
         return replace(measured, reasons={**run.reasons, **missing})
+    throttled = _Throttled(run, probes)
     latency, jitter, costs = _use_latency(run, probes)
     if JITTER in plan.wanted and jitter is None:
         progress(f"watching a busy loop for {format_quantity(_attribution_ns(plan), 'ns')}")
@@ -106,12 +112,13 @@ def probe_host(
     effects = _effects(run, probes)
     if jitter is None and JITTER in run.reasons:
         run.reasons["lost"] = run.reasons[JITTER]
+    found = {**(_costs(costs) if costs else {}), **effects.costs, **_timed(run, probes), **throttled.ended()}
     return replace(
         measured,
         latency=latency,
         lost=lost_time(jitter) if jitter else (),
         effects=effects.effects,
-        costs={**measured.costs, **(_costs(costs) if costs else {}), **effects.costs, **_timed(run, probes)},
+        costs={**measured.costs, **found},
         reasons=run.reasons,
     )
 
@@ -127,12 +134,41 @@ class _Run:
     def attempt(self, name: str, measure: Callable[[], T]) -> T | None:
         """Return a measurement; None with its reason when the host does not allow it."""
         try:
-            return measure()
+            found = measure()
         except InputError:
             raise
         except (CfctlError, OSError, ImportError) as error:
             self.reasons[name] = safe_text(error, 300)
             return None
+        # A probe ends with what it has by then; who pressed Ctrl-C does not wait for the next one.
+        if getattr(found, "interrupted", False):
+            raise KeyboardInterrupt
+        return found
+
+
+class _Throttled:
+    """How long this program's group is stopped for its quota while the probes run."""
+
+    def __init__(self, run: _Run, probes: Probes) -> None:
+        self._run, self._probes = run, probes
+        self._before = self._read()
+        self._start_ns = time.monotonic_ns()
+
+    def _read(self) -> Throttling | None:
+        if THROTTLED not in self._run.plan.wanted:
+            return None
+        return self._run.attempt(THROTTLED, self._probes.throttling)
+
+    def ended(self) -> dict[str, Measurement]:
+        """Return the time stopped in each second since the start; {} when it was not wanted or can not be read."""
+        after = self._read()
+        if self._before is None or after is None:
+            return {}
+        seconds = max(time.monotonic_ns() - self._start_ns, 1) / 1e9
+        lost = max(0, after.throttled_ns - self._before.throttled_ns) / seconds
+        periods = max(0, after.periods - self._before.periods)
+        method = f"throttled time of the group over {seconds:.1f} s of probes (cpu.stat)"
+        return {THROTTLED: Measurement(lost, PER_SECOND, None, periods, method)}
 
 
 def _attribution_ns(plan: ProbePlan) -> int:

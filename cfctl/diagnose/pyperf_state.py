@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from cfctl.diagnose.record import Diagnosis, Status
+from cfctl.diagnose.record import Status
 from cfctl.errors import UnobservableError
 from cfctl.records import Document, to_plain
 
 if TYPE_CHECKING:
+    from cfctl.diagnose.diagnosis import Diagnosis
     from cfctl.host.fingerprint import Fingerprint
 
 _TIMEOUT_S: Final = 60

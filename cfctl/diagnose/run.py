@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.budget import Budget, Target, judge_budget
+from cfctl.diagnose.diagnosis import Diagnosis
 from cfctl.diagnose.engine import Check, catalogue, every_check, run_check
+from cfctl.diagnose.impact import JITTER, THROTTLED
 from cfctl.diagnose.measure import measure_host
 from cfctl.diagnose.measurements import Measurements
 from cfctl.diagnose.offline import Captured, open_captured
 from cfctl.diagnose.probing import DEFAULT_DURATION_NS, LATENCY, ProbePlan, probe_host
 from cfctl.diagnose.profiles import PROFILES, use_of
-from cfctl.diagnose.record import Actor, Catalogue, CheckResult, Diagnosis, Status, Subject
+from cfctl.diagnose.record import Actor, Catalogue, CheckResult, Status, Subject
 from cfctl.diagnose.subject import NOT_MEASURED, Facts, sampled
 from cfctl.errors import InputError
 from cfctl.host.fingerprint import fingerprint
@@ -24,7 +26,7 @@ from cfctl.records import Severity, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cfctl.diagnose.live import LiveWatch
+    from cfctl.diagnose.live import Watch
 
 NOT_WANTED: Final = "not asked for (--quick, --no-measure)"
 NOT_NEEDED: Final = "no check found anything to measure"
@@ -68,7 +70,7 @@ def diagnose(
     probe: Callable[[ProbePlan, Measurements, Callable[[str], None]], Measurements] = probe_host,
     sleep: Callable[[float], None] = time.sleep,
     progress: Callable[[str], None] = lambda _: None,
-    live: LiveWatch | None = None,
+    live: Watch | None = None,
 ) -> Diagnosis:
     """Return the diagnosis a request asks for; `live` watches programs meanwhile.
 
@@ -158,6 +160,9 @@ def probe_plan(request: Request, checks: Iterable[Check]) -> ProbePlan:
     wanted = {name for check in checks for name in check.probes} - {"measurements"}
     if request.target is not None:
         wanted.add(LATENCY)
+    if THROTTLED in wanted:
+        # A quota shows only while somebody works.
+        wanted.add(JITTER)
     return ProbePlan(
         use_of(request.profile), frozenset(wanted), request.duration_ns, request.cpus, request.pm_qos_us,
         request.storage,
@@ -217,10 +222,9 @@ def _observed(
         progress(f"watching counters for {request.interval_ns / 1e9:g} s")
         sleep(request.interval_ns / 1e9)
     now = captured.now if captured else open_view(request.sysroot)
-    for sample in samples:
-        # A view reads a file when it is first asked: at the end of the interval, not after the probes.
-        sampled(sample, now, pid)
-    return Facts(now, pid, request.profile, None, before, values)
+    # A view reads a file when it is first asked: at the end of the interval, not after the probes.
+    later = {sample: sampled(sample, now, pid) for sample in samples}
+    return Facts(now, pid, request.profile, None, before, values, samples_now=later)
 
 
 def _check_target(view: HostView, pid: int | None) -> None:

@@ -7,14 +7,17 @@ import shlex
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from cfctl.diagnose.record import Actor, CheckResult, Diagnosis, Status
+from cfctl.diagnose.record import Actor, CheckResult, Status
 from cfctl.host.cpus import format_cpu_list
 from cfctl.host.processes import process_counters
 from cfctl.host.syscalls import SyscallError
 from cfctl.host.view import HostView, UnreadableError
 from cfctl.text import safe_text
+
+if TYPE_CHECKING:
+    from cfctl.diagnose.diagnosis import Diagnosis
 
 _WIDTH: Final = 100
 _HEAD: Final = """\
@@ -78,6 +81,8 @@ exit "$failed"
 _SHOWING: Final = frozenset(
     {"cfctl", "chronyc", "dmesg", "ethtool", "nstat", "pidstat", "ps", "ras-mc-ctl", "ss"}
 )
+# What of them changes something: ethtool(8).
+_SETTING: Final = (["ethtool", "-C"], ["ethtool", "-G"])
 # Source: kernel, Documentation/admin-guide/sysctl/vm.rst, dirty_bytes.
 _RATIO_BESIDE: Final = {
     "vm.dirty_bytes": "vm.dirty_ratio", "vm.dirty_background_bytes": "vm.dirty_background_ratio",
@@ -184,7 +189,7 @@ def _add(command: str, view: HostView, lines: list[str], undo: list[str], remark
             name = setting.partition("=")[0]
             lines.append(shlex.join(["run", *words]))
             _undo_by(_undo_of_sysctl(name, view), command, undo, remarks)
-        case [program, *_] if program in _SHOWING:
+        case [program, *_] if program in _SHOWING and words[:2] not in _SETTING:
             remarks.append(f"to look: {command}")
         case [program, *_] if (
             _is_program(program) and "PID" not in words and not {"|", ">", ">>"} & set(words)
@@ -260,7 +265,20 @@ def _undo_of_program(words: list[str], view: HostView) -> str | None:
             return _of_process(view, int(pid), "affinity")
         case ["chrt", _, "-p", _, pid] if pid.isdecimal():
             return _of_process(view, int(pid), "policy")
+        case ["ethtool", "-C" | "-G" as option, link, *_]:
+            return _of_link(view, option, link)
     return None
+
+
+def _of_link(view: HostView, option: str, link: str) -> str | None:
+    try:
+        if option == "-G":
+            return f"run ethtool -G {shlex.quote(link)} rx {view.syscalls.ring(link).rx}"
+        old = view.syscalls.coalescing(link)
+    except SyscallError:
+        return None
+    adaptive = "on" if old.adaptive_rx else "off"
+    return f"run ethtool -C {shlex.quote(link)} adaptive-rx {adaptive} rx-usecs {old.rx_us}"
 
 
 def _of_process(view: HostView, pid: int, what: str) -> str | None:

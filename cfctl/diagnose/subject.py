@@ -21,6 +21,7 @@ from cfctl.text import safe_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cfctl.bus.statistics import BusReport
     from cfctl.diagnose.live import Live, SeenEntry
     from cfctl.diagnose.measurements import Measurements
 
@@ -55,6 +56,7 @@ class Facts:
     before: HostView | None = None
     samples_before: dict[Sample, Any] = field(default_factory=dict)
     live: Live | None = None
+    samples_now: dict[Sample, Any] = field(default_factory=dict)
 
     @cached_property
     def environment(self) -> Environment:
@@ -168,6 +170,13 @@ class Host:
             return self.online()
         return tuple(cpu for cpu in self.online() if cpu in allowed)
 
+    def hot_cpus(self) -> frozenset[int]:
+        """Return the CPUs that are kept for somebody: isolated ones, and those a target is pinned to."""
+        hot = frozenset(self.isolated())
+        if self.pid is not None and len(self.target_cpus()) < self.cpu_count():
+            hot |= set(self.target_cpus())
+        return hot
+
     def isolated(self) -> tuple[int, ...]:
         """Return the CPUs kept from the scheduler, () for none; raises when it is not known."""
         return self.cpu_list("sys/devices/system/cpu/isolated")
@@ -207,8 +216,12 @@ class Host:
         return self.facts.before is not None
 
     def now(self, sample: Callable[[HostView, int | None], T]) -> T:
-        """Return a sample of this moment."""
-        return sample(self.view, self.pid)
+        """Return a sample of this moment, taken once for all checks; raises UnreadableError."""
+        taken = self.facts.samples_now
+        if sample not in taken:
+            taken[sample] = sampled(sample, self.view, self.pid)
+        found: T = _given(taken[sample])
+        return found
 
     def change(self, sample: Callable[[HostView, int | None], T]) -> Change[T]:
         """Return a sample of the start of the interval and one of its end.
@@ -220,9 +233,7 @@ class Host:
             # What can not be read at all is the better reason.
             self.now(sample)
             raise UnobservableError(NEEDS_TWO)
-        earlier = self.facts.samples_before[sample]
-        if isinstance(earlier, Exception):
-            raise earlier
+        earlier = _given(self.facts.samples_before[sample])
         seconds = (self.view.monotonic_ns - before.monotonic_ns) / 1e9
         if seconds <= 0:
             raise UnobservableError("the two samples do not say how far apart they are")
@@ -240,6 +251,13 @@ class Host:
         Raises UnobservableError when there is no segment.
         """
         return self.live().entries(kind)
+
+    def bus(self) -> BusReport:
+        """Return what was seen of the message bus; raises UnobservableError when nothing was."""
+        live = self.live()
+        if live.bus is None:
+            raise UnobservableError(live.reason)
+        return live.bus
 
     def rate(self, sample: Callable[[HostView, int | None], T], count: Callable[[T], int]) -> float | None:
         """Return how much a counter rose in a second of the interval; None when that can not be told."""
@@ -269,6 +287,13 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, dict):
         return {safe_text(key): _cleaned(item) for key, item in value.items()}
     return value
+
+
+def _given(sample: Any) -> Any:
+    """Return a sample that was taken; raises the reason for which there is none."""
+    if isinstance(sample, Exception):
+        raise sample
+    return sample
 
 
 def sampled(sample: Sample, view: HostView, pid: int | None) -> Any:

@@ -144,14 +144,14 @@ def sibling(cpus: Sequence[int], storage: str | None) -> Costs:  # noqa: ARG001
 
 def lost_beside(cpu: int, other: int) -> Measurement:
     """Return what of each second work on one CPU loses while another CPU is busy, ns/s."""
-    from cfctl.diagnose.awake import kept_awake
+    from cfctl.diagnose.awake import spinners
 
     lost = []
-    with _on_own_cpus():
+    with _on_own_cpus(), spinners((other,)) as awake:
         os.sched_setaffinity(0, {cpu})
         for _ in range(_TURNS):
             alone_ns = min(_work_ns() for _ in range(_PAUSES))
-            with kept_awake((other,)):
+            with awake():
                 beside_ns = min(_work_ns() for _ in range(_PAUSES))
             lost.append((1 - alone_ns / beside_ns) * 1e9)
     return replace(
@@ -174,6 +174,8 @@ def cache_line(cpus: Sequence[int], storage: str | None) -> Costs:  # noqa: ARG0
     if pair is None or other is None:
         raise UnobservableError("it needs two CPUs of one last-level cache and one of another")
     found = measure_core_to_core((*pair, other), ("cas",), _LINE_SAMPLES)
+    if found.interrupted:
+        raise KeyboardInterrupt
     near = [each.one_way for each in found.pairs if {each.cpu_a, each.cpu_b} == set(pair)]
     far = [each.one_way for each in found.pairs if other in {each.cpu_a, each.cpu_b}]
     return {"cache_line_near": near[0], "cache_line_far": max(far, key=lambda each: each.value or 0.0)}

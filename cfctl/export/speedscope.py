@@ -1,20 +1,20 @@
 """A timeline as a speedscope file (speedscope.app): one evented profile for each thread.
 
-Format: file-format-schema.json of speedscope. Its events must nest; a sample that overlaps another
-of its thread without lying inside of it, as interleaved coroutines do, goes to a profile of its own.
+Format: file-format-schema.json of speedscope, and src/lib/file-format-spec.ts for what a schema can
+not say. Its events must nest, so each lane of a thread is a profile.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from cfctl import __version__
 from cfctl.errors import InputError
 from cfctl.profile.report import ProfileReport
 from cfctl.profile.stacks import function_of
-from cfctl.profile.trace import Trace, TraceSpan
+from cfctl.profile.trace import Lane, Trace, lanes
 from cfctl.text import safe_text
 
 if TYPE_CHECKING:
@@ -38,21 +38,14 @@ def export(document: Document) -> str:
             "Use: cfctl profile timeline, or cfctl profile run --stacks",
         )
     frames = {name: index for index, name in enumerate(dict.fromkeys(s.operation for s in document.spans))}
-    threads: dict[int, list[TraceSpan]] = {}
-    for span in document.spans:
-        threads.setdefault(span.thread, []).append(span)
-    profiles = [
-        _profile(f"thread {thread}" + (f", overlapping {number}" if number else ""), lane, frames)
-        for thread, spans in threads.items()
-        for number, lane in enumerate(_lanes(spans))
-    ]
+    profiles = [_profile(lane, frames) for lane in lanes(document.spans)]
     named = [{"name": safe_text(frame)} for frame in frames]
     return _file(" ".join(document.command_line) or "process", named, profiles)
 
 
 def _file(name: str, frames: list[dict[str, Any]], profiles: list[dict[str, Any]]) -> str:
     document = {
-        "$schema": _SCHEMA, "name": safe_text(name), "exporter": f"cfctl {__version__}",
+        "$schema": _SCHEMA, "name": safe_text(name), "exporter": f"cfctl@{__version__}",
         "shared": {"frames": frames}, "profiles": profiles,
     }  # fmt: skip
     return json.dumps(document) + "\n"
@@ -84,42 +77,26 @@ def _frame(frame: str) -> dict[str, Any]:
     return shown
 
 
-def _lanes(spans: Iterable[TraceSpan]) -> list[list[TraceSpan]]:
-    """Return the spans, which come by their start, spread so that in each lane they nest."""
-    lanes: list[list[TraceSpan]] = []
-    open_ends: list[list[float]] = []
-    for span in spans:
-        end = span.start_ns + span.duration_ns
-        for lane, ends in zip(lanes, open_ends, strict=True):
-            while ends and ends[-1] <= span.start_ns:
-                ends.pop()
-            if not ends or end <= ends[-1]:
-                lane.append(span)
-                ends.append(end)
-                break
-        else:
-            lanes.append([span])
-            open_ends.append([end])
-    return lanes
-
-
-def _profile(name: str, spans: Sequence[TraceSpan], frames: dict[str, int]) -> dict[str, Any]:
-    events = list(_events(spans, frames))
+def _profile(lane: Lane, frames: dict[str, int]) -> dict[str, Any]:
+    events = list(_events(lane, frames))
     return {
-        "type": "evented", "name": name, "unit": "nanoseconds", "startValue": events[0]["at"],
+        "type": "evented", "name": lane.name, "unit": "nanoseconds", "startValue": events[0]["at"],
         "endValue": events[-1]["at"], "events": events,
     }  # fmt: skip
 
 
-def _events(spans: Sequence[TraceSpan], frames: dict[str, int]) -> Iterator[dict[str, Any]]:
-    stack: list[tuple[float, int]] = []
-    for span in spans:
-        while stack and stack[-1][0] <= span.start_ns:
-            end, frame = stack.pop()
-            yield {"type": "C", "frame": frame, "at": end}
+def _events(lane: Lane, frames: dict[str, int]) -> Iterator[dict[str, Any]]:
+    stack: list[tuple[int, int]] = []
+    for start, end, span in lane.samples:
+        while stack and stack[-1][0] <= start:
+            yield _closing(stack.pop())
         frame = frames[span.operation]
-        yield {"type": "O", "frame": frame, "at": span.start_ns}
-        stack.append((span.start_ns + span.duration_ns, frame))
+        yield {"type": "O", "frame": frame, "at": start}
+        stack.append((end, frame))
     while stack:
-        end, frame = stack.pop()
-        yield {"type": "C", "frame": frame, "at": end}
+        yield _closing(stack.pop())
+
+
+def _closing(opened: tuple[int, int]) -> dict[str, Any]:
+    end, frame = opened
+    return {"type": "C", "frame": frame, "at": end}

@@ -179,3 +179,49 @@ def memory_stalls(view: HostView, pid: int | None) -> dict[str, int]:
     if not found:
         raise UnreadableError("memory.events", Lack.MISSING, "no governing group counts it")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimit:
+    """The memory limit of one group, and what of it is in use and not just cached, bytes."""
+
+    path: str
+    limit_bytes: int
+    used_bytes: int
+
+
+def memory_limits(view: HostView, pid: int | None) -> tuple[MemoryLimit, ...]:
+    """Return the memory limit of each governing group that has one; raises UnreadableError.
+
+    File pages that nobody used lately are given back before the limit hurts and do not count
+    (source: cAdvisor, the working set). v1 writes no limit as a number beyond all memory.
+    """
+    found = []
+    for group in groups(view, pid, "memory"):
+        names = ("memory.max", "memory.current", "inactive_file")
+        if group.version == 1:
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        path = f"{group.path}/{names[0]}"
+        # The root has none, and neither has a group without the controller.
+        if not view.exists(path) or view.text(path) == "max":
+            continue
+        limit, used = view.integer(path), view.integer(f"{group.path}/{names[1]}")
+        cached = 0
+        if view.exists(f"{group.path}/memory.stat"):
+            cached = integers(view, f"{group.path}/memory.stat").get(names[2], 0)
+        found.append(MemoryLimit(shown(path), limit, max(0, used - cached)))
+    return tuple(found)
+
+
+def cpu_weights(view: HostView, pid: int | None) -> dict[str, tuple[int, int]]:
+    """Return (weight, the default) of each governing group by file: cpu.weight, or cpu.shares of v1.
+
+    Raises UnreadableError. Source: kernel, Documentation/admin-guide/cgroup-v2.rst, cpu.weight.
+    """
+    found = {}
+    for group in groups(view, pid, "cpu"):
+        name, usual = ("cpu.weight", 100) if group.version == 2 else ("cpu.shares", 1024)
+        path = f"{group.path}/{name}"
+        if view.exists(path):
+            found[path] = view.integer(path), usual
+    return found

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Ticks per second of /proc/stat: USER_HZ is 100 on every Linux that runs Python.
 USER_HZ: Final = 100
+# A number of fewer digits is below 2^64.
+_SURELY_64_BITS: Final = 20
 _CPU_FIELDS: Final = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 
 
@@ -90,9 +92,7 @@ def _cpu_table(view: HostView, path: str) -> dict[str, InterruptRow]:
         fields = rest.split()
         if not separator:
             continue
-        counts = [
-            integer_in(path, field) for field in fields[: len(cpus)] if field.isascii() and field.isdecimal()
-        ]
+        counts = _counts(path, fields[: len(cpus)])
         where = cpus if len(counts) == len(cpus) else [-1] * min(len(counts), 1)
         rows[name.strip()] = InterruptRow(
             dict(zip(where, counts, strict=False)), " ".join(fields[len(where) :])[:80]
@@ -100,6 +100,14 @@ def _cpu_table(view: HostView, path: str) -> dict[str, InterruptRow]:
     if not rows:
         raise garbage(path, header, "rows of counts")
     return rows
+
+
+def _counts(path: str, fields: list[str]) -> list[int]:
+    """Return the numbers among the fields of a row; a host of 256 CPUs has 100 000 of them in a table."""
+    text = "".join(fields)
+    if text.isascii() and text.isdecimal() and max(map(len, fields)) < _SURELY_64_BITS:
+        return list(map(int, fields))
+    return [integer_in(path, field) for field in fields if field.isascii() and field.isdecimal()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +152,16 @@ def protocols(view: HostView, pid: int | None = None) -> dict[str, dict[str, int
 LINK_ERRORS: Final = ("rx_errors", "tx_errors", "rx_dropped", "tx_dropped", "rx_missed_errors")
 
 
+def links(view: HostView) -> list[str]:
+    """Return the network links except the loopback; the bonding driver's list among them is none."""
+    return [name for name in view.names("sys/class/net") if name not in {"lo", "bonding_masters"}]
+
+
 def link_errors(view: HostView, pid: int | None = None) -> dict[str, dict[str, int]]:  # noqa: ARG001
     """Return the error counters of each network link except the loopback."""
-    links = [name for name in view.names("sys/class/net") if name != "lo"]
     return {
         link: {name: view.integer(f"sys/class/net/{link}/statistics/{name}") for name in LINK_ERRORS}
-        for link in links
+        for link in links(view)
     }
 
 

@@ -23,6 +23,7 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
     if text in {"", "(null)", "none"}:
         return ()
     cpus: set[int] = set()
+    left = MAX_CPU + 1
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())
         if match is None:
@@ -31,6 +32,10 @@ def parse_cpu_list(text: str) -> tuple[int, ...]:
         used, group = int(match[3] or 1), int(match[4] or 1)
         if not first <= last <= MAX_CPU or not 0 < used <= group:
             raise ValueError(f"'{part}' is no CPU range")
+        # Ranges that name more CPUs than there can be come from nobody but an attacker of our time.
+        left -= last - first + 1
+        if left < 0:
+            raise ValueError(f"more than {MAX_CPU + 1} CPUs are named")
         cpus.update(cpu for cpu in range(first, last + 1) if (cpu - first) % group < used)
     return tuple(sorted(cpus))
 
@@ -48,6 +53,19 @@ def parse_cpu_mask(text: str) -> tuple[int, ...]:
     head, *tail = text.removeprefix("0x").split(",")
     mask = int(head + "".join(word.rjust(8, "0") for word in tail), 16)
     return tuple(cpu for cpu in range(mask.bit_length()) if mask >> cpu & 1)
+
+
+def format_cpu_mask(cpus: Iterable[int]) -> str:
+    """Return CPUs as a hex mask the kernel accepts: "ff,ffffffff"; "0" for none.
+
+    Source: kernel, lib/bitmap-str.c, bitmap_parse(): a word of more than 32 bits without a comma is refused.
+    """
+    mask = sum(1 << cpu for cpu in set(cpus))
+    words = []
+    while mask >> 32:
+        words.append(f"{mask & 0xFFFF_FFFF:08x}")
+        mask >>= 32
+    return ",".join([f"{mask:x}", *reversed(words)])
 
 
 def format_cpu_list(cpus: Iterable[int]) -> str:

@@ -7,7 +7,7 @@ import zlib
 from typing import Final
 
 from cfctl.host.syscalls import SyscallError
-from cfctl.host.view import HostView, Lack, UnreadableError, shown
+from cfctl.host.view import HostView, Lack, UnreadableError, integer_in, shown
 
 _CONFIG: Final = "proc/config.gz"
 _MAX_CONFIG_BYTES: Final = 4 << 20
@@ -76,8 +76,8 @@ def cpu_flags(view: HostView) -> dict[int, frozenset[str]]:
     for line in view.lines("proc/cpuinfo"):
         name, _, value = line.partition(":")
         name = name.strip()
-        if name == "processor" and value.strip().isdecimal():
-            cpu = int(value)
+        if name == "processor":
+            cpu = integer_in("proc/cpuinfo", value.strip())
         elif name in {"flags", "Features"} and cpu >= 0:
             found[cpu] = frozenset(value.split())
     return found

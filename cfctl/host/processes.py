@@ -127,7 +127,10 @@ def status_integer(view: HostView, pid: int | None, name: str) -> int:
 
 
 def processes_named(view: HostView, name: str) -> tuple[int, ...]:
-    """Return the pids whose comm is `name`; raises UnreadableError when no process can be seen."""
+    """Return the pids whose comm is `name`.
+
+    Raises UnreadableError when no process can be seen, or when none has the name and some are hidden.
+    """
     found = []
     seen = False
     refusal: UnreadableError | None = None
@@ -143,4 +146,20 @@ def processes_named(view: HostView, name: str) -> tuple[int, ...]:
             found.append(int(path.split("/")[1]))
     if not seen:
         raise refusal or UnreadableError("/proc/*/comm", Lack.MISSING)
+    if not found:
+        require_every_process(view)
     return tuple(found)
+
+
+def require_every_process(view: HostView) -> None:
+    """Raise UnreadableError where /proc shows some processes only: in a PID namespace, or with hidepid.
+
+    Process 2 of the first namespace is the kernel's kthreadd, which belongs to root.
+    """
+    path = "proc/2/comm"
+    try:
+        if view.text(path) == "kthreadd":
+            return
+    except UnreadableError:
+        pass
+    raise UnreadableError(shown(path), Lack.MISSING, "this PID namespace or user sees some processes only")

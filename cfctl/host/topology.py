@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cfctl.host.cpus import parse_cpu_list
+from cfctl.host.cpus import MAX_CPU, parse_cpu_list
 from cfctl.host.view import HostView, UnreadableError
 
 _CPU = "sys/devices/system/cpu"
@@ -48,7 +48,9 @@ def online_cpus(view: HostView) -> tuple[int, ...]:
         names = [line.split()[0] for line in view.lines("proc/stat") if line.startswith("cpu")]
     except UnreadableError:
         return ()
-    return tuple(int(name[3:]) for name in names if name[3:].isascii() and name[3:].isdecimal())
+    numbers = (name[3:] for name in names if name[3:].isascii() and name[3:].isdecimal())
+    # No more digits than the largest CPU has: int() refuses thousands of them.
+    return tuple(int(number) for number in numbers if len(number) <= len(str(MAX_CPU)))
 
 
 def topology(view: HostView) -> Topology:

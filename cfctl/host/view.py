@@ -218,7 +218,15 @@ class HostView:
     def matching(self, pattern: str) -> list[str]:
         """Return the paths that match a shell pattern, in the order of the numbers in them."""
         found = glob.glob(pattern, root_dir=self._root)  # noqa: PTH207 - relative to the sysroot
-        return sorted(found, key=natural_order)
+        # A link out of a captured directory would show names of our own.
+        return sorted((path for path in found if self.is_live or self._is_inside(path)), key=natural_order)
+
+    def _is_inside(self, path: str) -> bool:
+        try:
+            self._resolve(path)
+        except OSError:
+            return False
+        return True
 
 
 def shown(path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cfctl.monitor.metric import Labels
 from cfctl.monitor.targets import NoData, Target, TargetSeverity
@@ -14,6 +14,8 @@ from cfctl.units import format_quantity
 
 if TYPE_CHECKING:
     from cfctl.monitor.snapshot import Series, Snapshot
+
+MOST_DIAGNOSES: Final = 3
 
 
 class AlertState(enum.StrEnum):
@@ -82,13 +84,16 @@ class _Watch:
 class AlertBook:
     """Follows targets over snapshots. Not thread-safe.
 
-    `explain` is asked once for each alert that begins to fire.
+    `explain` is asked for an alert that begins to fire. Those of one metric and process that do so with
+    one snapshot share the answer, and beyond MOST_DIAGNOSES of them there is none: a diagnosis takes
+    half a second, and the next snapshot waits for it.
     """
 
     targets: tuple[Target, ...]
     explain: Explain = lambda _target, _series: None
     _watches: dict[_Key, _Watch] = field(default_factory=dict, init=False)
     _now_ns: int = field(default=0, init=False)
+    _causes: dict[tuple[str, str], Cause | None] = field(default_factory=dict, init=False)
 
     def update(self, snapshot: Snapshot) -> tuple[Transition, ...]:
         """Return which alerts began to fire or ended with a snapshot.
@@ -96,10 +101,11 @@ class AlertBook:
         Time is the sum of the windows, so that a wall clock that is set does nothing here.
         """
         self._now_ns += snapshot.window_ns
+        self._causes.clear()
         transitions: list[Transition] = []
         seen: set[_Key] = set()
         for target in self.targets:
-            for series in target.matching(snapshot) or (_absent(target),):
+            for series in target.matching(snapshot) or (absent(target),):
                 key = (target.name, series.labels)
                 seen.add(key)
                 transitions += self._step(key, target, series, snapshot.unix_ns)
@@ -141,10 +147,16 @@ class AlertBook:
             if self._now_ns - watch.missed_since_ns >= target.for_ns:
                 watch.state, watch.good_since_ns = AlertState.FIRING, None
                 alert = _alert(target, series, AlertState.FIRING, unix_ns)
-                watch.alert = replace(alert, cause=self.explain(target, series))
+                watch.alert = replace(alert, cause=self._cause(target, series))
                 yield Transition(unix_ns, True, watch.alert)
         elif good:
             self._watches[key] = _Watch()
+
+    def _cause(self, target: Target, series: Series) -> Cause | None:
+        key = (target.metric, dict(series.labels).get("pid", ""))
+        if key not in self._causes and len(self._causes) < MOST_DIAGNOSES:
+            self._causes[key] = self.explain(target, series)
+        return self._causes.get(key)
 
     def _while_firing(
         self, watch: _Watch, target: Target, series: Series, good: bool, unix_ns: int
@@ -181,7 +193,8 @@ def _refreshed(alert: PerformanceAlert | None, target: Target, series: Series) -
     return replace(alert, current_value=series.measurement.value, description=_described(target, series))
 
 
-def _absent(target: Target) -> Series:
+def absent(target: Target) -> Series:
+    """Return what a target is about when no series matches it."""
     from cfctl.monitor.snapshot import Series
 
     return Series(target.metric, Measurement.missing(target.unit, "no such series"), subject="nothing")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.record import Actor, Status
 from cfctl.diagnose.run import Request, diagnose
 from cfctl.errors import CfctlError
 from cfctl.monitor.alerts import Cause
+from cfctl.records import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from cfctl.diagnose.record import CheckResult, Diagnosis
+    from cfctl.diagnose.diagnosis import Diagnosis
+    from cfctl.diagnose.record import CheckResult
+    from cfctl.monitor.check import CheckDocument, TargetResult
     from cfctl.monitor.snapshot import Series
     from cfctl.monitor.targets import Target
 
+Diagnose = Callable[[Request], "Diagnosis"]
 # Counters have to move to show anything; longer would delay the next snapshot.
 INTERVAL_NS: Final = 200_000_000
 _TAKEN_AWAY: Final = (
@@ -41,15 +45,15 @@ EXPLAINING: Final[dict[str, tuple[str, ...]]] = {
     "disk_": ("IO_PRESSURE", "DISK_ROTATIONAL", "FSYNC_COST"),
     "operation_": _SLOWED,
     "process_cpu": _TAKEN_AWAY,
-    "message_": _SLOWED,
+    "message_": (*_SLOWED, "CPU_TOO_FEW", "MESSAGE_LATENCY", "BUFFER_OVERFLOW", "THROUGHPUT_LOW"),
     "publish_rate": _SLOWED,
-    "packet_loss": _SLOWED,
-    "pending_messages": _SLOWED,
-    "active_subscriptions": ("OOM_KILLS",),
-    "phase_coherence": (*_SLOWED, "TIMER_SLACK", "CPU_CSTATE_DEEP"),
-    "schedul": _SLOWED,
-    "deadline_misses": _SLOWED,
-    "hlc_drift": ("CLOCK_FREQ_CORRECTION", "TSC_CALIBRATION"),
+    "packet_loss": (*_SLOWED, "MESSAGE_LOSS", "BUFFER_OVERFLOW", "SUBSCRIPTION_LEAK"),
+    "pending_messages": (*_SLOWED, "BUFFER_OVERFLOW", "SUBSCRIPTION_LEAK"),
+    "active_subscriptions": ("OOM_KILLS", "SUBSCRIPTION_LEAK"),
+    "phase_coherence": (*_SLOWED, "TIMER_SLACK", "CPU_CSTATE_DEEP", "QUANTUM_COHERENCE", "SCHEDULE_OVERLOAD"),
+    "schedul": (*_SLOWED, "SCHEDULE_OVERLOAD"),
+    "deadline_misses": (*_SLOWED, "DEADLINE_MISSES", "SCHEDULE_OVERLOAD"),
+    "hlc_drift": ("CLOCK_FREQ_CORRECTION", "TSC_CALIBRATION", "HLC_DRIFT"),
     "pool_": ("MEMORY_PRESSURE", "MAJOR_FAULTS"),
     "allocation_": ("MEMORY_LOW", "CGROUP_MEMORY_HIGH", "MEMORY_PRESSURE", "OOM_KILLS", "THP_DEFRAG"),
 }  # fmt: skip
@@ -60,27 +64,53 @@ def explaining(metric: str) -> tuple[str, ...]:
     return next((checks for start, checks in EXPLAINING.items() if metric.startswith(start)), ())
 
 
-def explain(
-    target: Target, series: Series, diagnosis: Callable[[Request], Diagnosis] = diagnose
-) -> Cause | None:
+def explain(target: Target, series: Series, diagnosis: Diagnose = diagnose) -> Cause | None:
     """Return the gravest issue that can be the cause, None when a quick diagnosis finds none.
 
     Takes INTERVAL_NS and some tenths of a second of CPU time; measures nothing.
     """
-    wanted = explaining(target.metric)
-    if not wanted:
-        return None
     pid = dict(series.labels).get("pid", "")
-    request = Request(
-        measure=False, interval_ns=INTERVAL_NS, only=wanted, pid=int(pid) if pid.isdecimal() else None
-    )
+    issues = _issues(explaining(target.metric), int(pid) if pid.isdecimal() else None, diagnosis)
+    return _cause(issues[0]) if issues else None
+
+
+def explained(
+    document: CheckDocument, pid: int | None = None, diagnosis: Diagnose = diagnose
+) -> CheckDocument:
+    """Return a check with the cause of each miss, by one quick diagnosis for all of them; costs as `explain`.
+
+    Also of a miss that is inconclusive because the machine was busy: what keeps it busy is to be known.
+    `pid` is the process that was checked; None looks at the machine alone.
+    """
+    missed = [result for result in document.results if _is_miss(result)]
+    wanted = dict.fromkeys(check for result in missed for check in explaining(result.target.metric))
+    issues = _issues(tuple(wanted), pid, diagnosis)
+
+    def with_cause(result: TargetResult) -> TargetResult:
+        if not _is_miss(result):
+            return result
+        fitting = set(explaining(result.target.metric))
+        found = next((issue for issue in issues if issue.id in fitting), None)
+        return replace(result, cause=None if found is None else _cause(found))
+
+    return replace(document, results=tuple(map(with_cause, document.results)))
+
+
+def _is_miss(result: TargetResult) -> bool:
+    return result.verdict is Verdict.FAIL or result.doubt is not None
+
+
+def _issues(wanted: tuple[str, ...], pid: int | None, diagnosis: Diagnose) -> list[CheckResult]:
+    """Return the issues among some checks, the gravest first."""
+    if not wanted:
+        return []
+    request = Request(measure=False, interval_ns=INTERVAL_NS, only=wanted, pid=pid)
     try:
         found = diagnosis(request)
     except CfctlError:
-        # The process ended in between: an alert without a cause is still an alert.
-        return None
-    issues = [result for result in found.checks if result.status is Status.ISSUE]
-    return _cause(issues[0]) if issues else None
+        # The process ended in between: a miss without a cause is still a miss.
+        return []
+    return [result for result in found.checks if result.status is Status.ISSUE]
 
 
 def _cause(issue: CheckResult) -> Cause:

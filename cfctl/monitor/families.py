@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
+from cfctl.monitor.latency import EDGES_NS
 from cfctl.monitor.ledger import Ledger
 from cfctl.monitor.metric import MetricKind, all_metrics
+from cfctl.monitor.text_format import Family
 from cfctl.text import safe_text
 
 if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric as Family
-
     from cfctl.monitor.alerts import PerformanceAlert
     from cfctl.monitor.metric import Labels, Metric
     from cfctl.monitor.snapshot import Distribution, Snapshot
@@ -29,6 +30,9 @@ OTHER: Final = "other"
 _OWN: Final = "labels"
 # The guide's buckets, as edges of ours.
 _GUIDE_EDGES_NS: Final = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+
+
+_Series = dict[tuple[str, ...], tuple[float, ...]]
 
 
 def family_name(metric: Metric) -> str:
@@ -66,73 +70,28 @@ class Exposition:
     def families(
         self, snapshot: Snapshot, alerts: Iterable[PerformanceAlert] = (), config_good: bool = True
     ) -> tuple[Family, ...]:
-        """Return all families of a snapshot."""
+        """Return all families of a snapshot that have a series."""
         self.ledger.update(snapshot)
-        return (
-            *self._gauges(snapshot),
-            *self._counters(snapshot),
-            *self._histograms(snapshot),
+        values = _values(snapshot)
+        found = (
+            *(self._family(metric, values.get(name, {})) for name, metric in all_metrics().items()),
             *self._own(alerts, config_good),
             *guide_families(snapshot, self.ledger),
         )
+        return tuple(family for family in found if family.series)
 
-    def _gauges(self, snapshot: Snapshot) -> Iterator[Family]:
-        from prometheus_client.core import GaugeMetricFamily
+    def _family(self, metric: Metric, values: _Series) -> Family:
+        placed, folded = self._placed(metric, values)
+        self.dropped += len(folded)
+        series = {labels: values[labels] for labels in placed}
+        # Counters have a sum; gauges and quantiles of many have none.
+        if folded and metric.kind is MetricKind.COUNTER:
+            rest = sum(values[labels][0] for labels in folded)
+            series[(OTHER,) * len(label_names(metric))] = (rest,)
+        edges = _EDGES if metric.kind is MetricKind.HISTOGRAM else ()
+        return Family(family_name(metric), metric.kind, metric.meaning, label_names(metric), series, edges)
 
-        for metric in _of_kind(MetricKind.GAUGE):
-            family = GaugeMetricFamily(family_name(metric), metric.meaning, labels=label_names(metric))
-            values = {
-                _label_values(metric, s.labels): s.measurement.value * factor(metric)
-                for s in snapshot.of(metric.name)
-                if s.measurement.value is not None
-            }
-            placed, folded = self._placed(metric, values)
-            # Values that are no sums have no common one.
-            self.dropped += len(folded)
-            for labels in placed:
-                family.add_metric(labels, values[labels])
-            if family.samples:
-                yield family
-
-    def _counters(self, snapshot: Snapshot) -> Iterator[Family]:
-        from prometheus_client.core import CounterMetricFamily
-
-        for metric in _of_kind(MetricKind.COUNTER):
-            family = CounterMetricFamily(family_name(metric), metric.meaning, labels=label_names(metric))
-            values: dict[tuple[str, ...], float] = {}
-            for total in snapshot.totals:
-                if total.metric == metric.name:
-                    labels = _label_values(metric, total.labels)
-                    values[labels] = values.get(labels, 0.0) + total.value * factor(metric)
-            placed, folded = self._placed(metric, values)
-            for labels in placed:
-                family.add_metric(labels, values[labels])
-            if folded:
-                self.dropped += len(folded)
-                family.add_metric(
-                    [OTHER] * len(label_names(metric)), sum(values[labels] for labels in folded)
-                )
-            if family.samples:
-                yield family
-
-    def _histograms(self, snapshot: Snapshot) -> Iterator[Family]:
-        from prometheus_client.core import HistogramMetricFamily
-
-        for metric in _of_kind(MetricKind.HISTOGRAM):
-            family = HistogramMetricFamily(family_name(metric), metric.meaning, labels=label_names(metric))
-            found: dict[tuple[str, ...], Distribution] = {
-                _label_values(metric, d.labels): d for d in snapshot.distributions if d.metric == metric.name
-            }
-            placed, folded = self._placed(metric, found)
-            self.dropped += len(folded)
-            for labels in placed:
-                family.add_metric(labels, _buckets(found[labels]), sum_value=found[labels].sum_ns * 1e-9)
-            if family.samples:
-                yield family
-
-    def _placed(
-        self, metric: Metric, values: dict[tuple[str, ...], Any]
-    ) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    def _placed(self, metric: Metric, values: _Series) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
         """Return the series that have a place and those that have none; who is gone makes room."""
         places = self._places.setdefault(metric.name, {})
         for labels in [labels for labels in places if labels not in values]:
@@ -146,31 +105,50 @@ class Exposition:
         return list(places), folded
 
     def _own(self, alerts: Iterable[PerformanceAlert], config_good: bool) -> Iterator[Family]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-        firing = GaugeMetricFamily(
-            "cfctl_alert_firing", "1 for an alert that fires, 0 for a pending one.",
-            labels=("target", "severity", "subject"),
+        firing: _Series = {
+            (alert.target, str(alert.severity), safe_text(alert.subject)): (float(alert.state == "firing"),)
+            for alert in alerts
+        }
+        yield Family(
+            "cfctl_alert_firing", MetricKind.GAUGE, "1 for an alert that fires, 0 for a pending one.",
+            ("target", "severity", "subject"), firing,
         )  # fmt: skip
-        states = {(a.target, str(a.severity), safe_text(a.subject)): a.state == "firing" for a in alerts}
-        for labels, fires in states.items():
-            firing.add_metric(labels, float(fires))
-        yield firing
-        yield CounterMetricFamily(
-            "cfctl_series_dropped",
-            "Series beyond the cap of their metric, at each collection.",
-            value=self.dropped,
-        )
-        yield GaugeMetricFamily(
-            "cfctl_config_last_reload_successful", "1 when the configuration in force is the file's.",
-            value=float(config_good),
+        yield _single(
+            "cfctl_series_dropped", MetricKind.COUNTER,
+            "Series beyond the cap of their metric, at each collection.", self.dropped,
+        )  # fmt: skip
+        yield _single(
+            "cfctl_config_last_reload_successful", MetricKind.GAUGE,
+            "1 when the configuration in force is the file's.", config_good,
         )  # fmt: skip
 
 
-def _of_kind(kind: MetricKind) -> list[Metric]:
-    return [metric for metric in all_metrics().values() if metric.kind is kind]
+def _single(name: str, kind: MetricKind, meaning: str, value: float) -> Family:
+    return Family(name, kind, meaning, (), {(): (value,)})
 
 
+def _values(snapshot: Snapshot) -> dict[str, _Series]:
+    """Return what the series of each metric hold, in Prometheus' units; counters of equal labels are added up."""
+    metrics = all_metrics()
+    found: dict[str, _Series] = {name: {} for name in metrics}
+    for series in snapshot.series:
+        metric, value = metrics.get(series.metric), series.measurement.value
+        if metric is not None and value is not None:
+            found[metric.name][_label_values(metric, series.labels)] = (value * factor(metric),)
+    for total in snapshot.totals:
+        metric = metrics.get(total.metric)
+        if metric is not None:
+            labels = _label_values(metric, total.labels)
+            (before,) = found[metric.name].get(labels, (0.0,))
+            found[metric.name][labels] = (before + total.value * factor(metric),)
+    for each in snapshot.distributions:
+        metric = metrics.get(each.metric)
+        if metric is not None:
+            found[metric.name][_label_values(metric, each.labels)] = _histogram(each)
+    return found
+
+
+@lru_cache(maxsize=1 << 14)
 def _label_values(metric: Metric, labels: Labels) -> tuple[str, ...]:
     """Return the values of a series' labels in the order of its family's names, cleaned."""
     known = dict(labels)
@@ -180,11 +158,16 @@ def _label_values(metric: Metric, labels: Labels) -> tuple[str, ...]:
     return (*values, ",".join(f"{safe_text(k)}={safe_text(v)}" for k, v in labels if k not in metric.labels))
 
 
-def _buckets(found: Distribution, edges_ns: tuple[int, ...] | None = None) -> list[tuple[str, float]]:
-    chosen = [(edge, seen) for edge, seen in found.cumulative if edges_ns is None or edge in edges_ns]
-    return [*((repr(edge / 1e9), float(seen)) for edge, seen in chosen), ("+Inf", float(found.count))]
+def _histogram(found: Distribution, edges_ns: tuple[int, ...] | None = None) -> tuple[float, ...]:
+    below = [seen for edge, seen in found.cumulative if edges_ns is None or edge in edges_ns]
+    return (*below, found.count, found.count, found.sum_ns * 1e-9)
 
 
+def _le(edges_ns: tuple[int, ...]) -> tuple[str, ...]:
+    return (*(repr(edge / 1e9) for edge in edges_ns), "+Inf")
+
+
+_EDGES: Final = _le(EDGES_NS)
 GUIDE_GAUGES: Final = (
     ("throughput_messages_per_second", "message_rate", 1.0, sum, "Messages delivered per second."),
     ("active_subscriptions", "active_subscriptions", 1.0, sum, "Subscriptions that are open."),
@@ -212,17 +195,16 @@ def guide_families(snapshot: Snapshot, ledger: Ledger) -> Iterator[Family]:
 
     A gauge without any value is left out; it is never 0 for want of one.
     """
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-
     for name, metric, scale, combine, meaning in GUIDE_GAUGES:
         values = [s.measurement.value for s in snapshot.of(metric) if s.measurement.value is not None]
         if values:
-            yield GaugeMetricFamily(f"chronofabric_{name}", meaning, value=combine(values) * scale)
+            yield _single(f"chronofabric_{name}", MetricKind.GAUGE, meaning, combine(values) * scale)
     for name, metric, meaning in GUIDE_COUNTERS:
-        yield CounterMetricFamily(f"chronofabric_{name}", meaning, value=ledger.total(metric))
+        yield _single(f"chronofabric_{name}", MetricKind.COUNTER, meaning, ledger.total(metric))
     whole = ledger.distribution("message_latency")
     if whole is not None:
-        yield HistogramMetricFamily(
-            "chronofabric_message_latency_seconds", "From publishing to receiving a message.",
-            buckets=_buckets(whole, _GUIDE_EDGES_NS), sum_value=whole.sum_ns * 1e-9,
+        yield Family(
+            "chronofabric_message_latency_seconds", MetricKind.HISTOGRAM,
+            "From publishing to receiving a message.", (), {(): _histogram(whole, _GUIDE_EDGES_NS)},
+            _le(_GUIDE_EDGES_NS),
         )  # fmt: skip

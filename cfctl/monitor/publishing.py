@@ -1,4 +1,4 @@
-"""The latest observation as Prometheus families, for a scrape or a file."""
+"""The latest observation as text for Prometheus, for a scrape or a file."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cfctl.monitor.families import Exposition
+from cfctl.monitor.text_format import TextFormat
 from cfctl.paths import write_result
 
 if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric as Family
-
+    from cfctl.monitor.text_format import Family
     from cfctl.monitor.watch import Observation
 
 
 class Published:
     """What is exported: of the latest observation, so that a scrape measures nothing itself.
 
-    `families` may be called from any thread.
+    All scrapes between two observations get the same text. Any thread may call it.
     """
 
     def __init__(self, exposition: Exposition | None = None) -> None:
         self._exposition = exposition or Exposition()
         self._lock = threading.Lock()
-        self._latest: tuple[Family, ...] = ()
+        self._families: tuple[Family, ...] = ()
+        self._formats = {openmetrics: TextFormat(openmetrics) for openmetrics in (False, True)}
+        self._texts: dict[bool, bytes] = {}
 
     def update(self, observation: Observation) -> None:
         """Take the place of the observation before."""
@@ -32,24 +34,19 @@ class Published:
             observation.snapshot, observation.alerts, observation.targets_current
         )
         with self._lock:
-            self._latest = families
+            self._families = families
+            self._texts.clear()
 
-    def families(self) -> tuple[Family, ...]:
-        """Return the families; () before the first observation."""
+    def text(self, openmetrics: bool = False, names: frozenset[str] = frozenset()) -> bytes:
+        """Return the families, or those with the names, as text; no line before the first observation."""
         with self._lock:
-            return self._latest
+            if names:
+                chosen = [family for family in self._families if family.named(names)]
+                return TextFormat(openmetrics).text(chosen)
+            if openmetrics not in self._texts:
+                self._texts[openmetrics] = self._formats[openmetrics].text(self._families)
+            return self._texts[openmetrics]
 
     def write(self, path: Path) -> None:
         """Replace a file for node_exporter's textfile collector: write, fsync, rename; raises OSError."""
-        write_result(path, as_text(self.families()))
-
-
-def as_text(families: tuple[Family, ...]) -> bytes:
-    """Return families in the Prometheus text format, which the textfile collector reads."""
-    from prometheus_client.exposition import generate_latest
-
-    class _Collected:
-        def collect(self) -> tuple[Family, ...]:
-            return families
-
-    return bytes(generate_latest(_Collected()))
+        write_result(path, self.text())

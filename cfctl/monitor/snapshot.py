@@ -146,24 +146,21 @@ def _collected(source: Source, moment: Moment, problems: list[str]) -> Iterable[
 
 
 class History:
-    """The latest snapshots, at most `most` of them."""
+    """The values of the latest snapshots' gauges, at most `most` snapshots.
 
-    def __init__(self, most: int = 600) -> None:
-        self._snapshots: deque[Snapshot] = deque(maxlen=most)
+    Only the values: sixty whole snapshots of thirty operations would be 11 MB.
+    """
+
+    def __init__(self, most: int = 60) -> None:
+        self._values: deque[dict[tuple[str, Labels], float | None]] = deque(maxlen=most)
 
     def add(self, snapshot: Snapshot) -> None:
-        """Keep a snapshot; the oldest one makes room."""
-        self._snapshots.append(snapshot)
-
-    def __iter__(self) -> Iterator[Snapshot]:
-        return iter(self._snapshots)
+        """Keep a snapshot's values; the oldest ones make room."""
+        self._values.append({(s.metric, s.labels): s.measurement.value for s in snapshot.series})
 
     def __len__(self) -> int:
-        return len(self._snapshots)
+        return len(self._values)
 
     def values(self, metric: str, labels: Labels = ()) -> tuple[float | None, ...]:
         """Return a series' values over time, None where it was not measured."""
-        return tuple(
-            next((s.measurement.value for s in snapshot.of(metric) if s.labels == labels), None)
-            for snapshot in self._snapshots
-        )
+        return tuple(values.get((metric, labels)) for values in self._values)

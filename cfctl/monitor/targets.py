@@ -41,7 +41,10 @@ class Operator(enum.StrEnum):
 
 
 class NoData(enum.StrEnum):
-    """What an alert does while its metric has no value: stay as it is, end, or fire."""
+    """What an alert does while its metric has no value: stay as it is, end, or fire.
+
+    In a check such a target is inconclusive, not applicable, or missed.
+    """
 
     KEEP = "keep"
     OK = "ok"
@@ -54,7 +57,8 @@ class Target:
 
     `where` are (label, pattern) pairs that a series must match. A miss that lasts `for_ns` fires; what
     fires ends once the value is beyond `recovery` (the threshold without one) for `keep_firing_for_ns`.
-    `source` is a file, "file:line" or "built-in".
+    `source` is a file, "file:line" or "built-in". `under_load`: an idle program would miss it, so it is
+    judged in a bench, or where it is named.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Target:
     keep_firing_for_ns: int = KEEP_FIRING_FOR_NS
     recovery: float | None = None
     no_data: NoData = NoData.KEEP
+    under_load: bool = False
 
     def judge(self, measurement: Measurement, threshold: float | None = None) -> Verdict:
         """Return pass or fail when the whole uncertainty interval lies on one side, else inconclusive.
@@ -115,11 +120,25 @@ class Target:
                 return value <= limit
 
 
-# The seed guide's "Performance Targets" and the thresholds of its alerts.
+def _guide(
+    name: str, metric: str, operator: Operator, threshold: float, unit: str,
+    severity: TargetSeverity = TargetSeverity.WARNING, *, under_load: bool = False,
+) -> Target:  # fmt: skip
+    """Return a target of the guide for an instrument that not every program has."""
+    return Target(name, metric, operator, threshold, unit, severity, no_data=NoData.OK, under_load=under_load)
+
+
+# The seed guide's "Performance Targets" and the thresholds of its alerts. Its latency is an average, which
+# hides stalls: that one is told and not judged.
 BUILT_IN_TARGETS: Final = (
     Target("temporal-accuracy", "temporal_accuracy", Operator.WITHIN, 10.0, "ns", TargetSeverity.WARNING),
     Target("cpu-utilization", "cpu_utilization", Operator.BELOW, 0.8, "ratio", TargetSeverity.WARNING),
     Target("memory", "memory_rss", Operator.BELOW, 100e6, "B", TargetSeverity.WARNING),
+    _guide("latency-p99", "message_latency_p99", Operator.BELOW, 1000.0, "ns"),
+    _guide("latency-mean", "message_latency_mean", Operator.BELOW, 1000.0, "ns", TargetSeverity.INFO),
+    _guide("throughput", "message_rate", Operator.ABOVE, 1e6, "1/s", under_load=True),
+    _guide("packet-loss", "packet_loss", Operator.BELOW, 1e-4, "ratio", TargetSeverity.CRITICAL),
+    _guide("phase-coherence", "phase_coherence", Operator.AT_LEAST, 0.7, "ratio"),
 )
 
 
@@ -130,3 +149,9 @@ def select(targets: tuple[Target, ...], names: Iterable[str]) -> tuple[Target, .
         if name not in known:
             raise InputError(f"There is no target '{name}'.", f"Targets: {', '.join(known)}.")
     return tuple(known[name] for name in dict.fromkeys(names)) or targets
+
+
+def without_load(targets: tuple[Target, ...], names: Iterable[str] = ()) -> tuple[Target, ...]:
+    """Return the targets that can be judged however little a program has to do, and the named ones."""
+    named = set(names)
+    return tuple(target for target in targets if not target.under_load or target.name in named)

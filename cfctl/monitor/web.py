@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import base64
 import hmac
+import io
 import ipaddress
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from socketserver import TCPServer
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+from urllib.parse import parse_qs
 from wsgiref.simple_server import WSGIRequestHandler
 
-from prometheus_client.exposition import ThreadingWSGIServer, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
 
-from cfctl.errors import CfctlError, InputError, os_error_reason
+from cfctl.errors import InputError, os_error_reason
 
-if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric as Family
-
-    WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+MetricsText = Callable[[bool, frozenset[str]], bytes]
 
 # A scrape takes milliseconds; who has not sent a request and read its answer by then is in the way.
 CONNECTION_S: Final = 10.0
 # Each connection is a thread; beyond this the oldest one makes room.
 MAX_CONNECTIONS: Final = 256
+TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 _MAX_SECRET_BYTES: Final = 4096
 
 
@@ -55,7 +57,16 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def check_access(access: Access) -> None:
-    """Raise InputError for an address that others can reach without both a certificate and a password."""
+    """Raise InputError for an address that others can reach without both a certificate and a password.
+
+    Also for a key without its certificate: whoever names one wants TLS.
+    """
+    if access.key and not access.certificate:
+        raise InputError(
+            f"The key {access.key} is of no use.",
+            "There is no certificate to it.",
+            "Give --tls-certificate too.",
+        )
     if _is_loopback(access.host) or access.insecure or (access.certificate and access.password):
         return
     raise InputError(
@@ -87,20 +98,20 @@ def read_password(path: Path) -> str:
     return line
 
 
-class _Registry:
-    """What prometheus_client collects from; `name[]` in a query chooses families."""
+def _app(text: MetricsText) -> WsgiApp:
+    """Return the app that answers GET, on any path; `name[]` in a query chooses families."""
 
-    def __init__(self, collect: Callable[[], Iterable[Family]]) -> None:
-        self._collect = collect
+    def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "GET":
+            start_response("405 Method Not Allowed", [("Allow", "GET"), ("Content-Type", "text/plain")])
+            return [b"There is only GET.\n"]
+        openmetrics = "application/openmetrics-text" in environ.get("HTTP_ACCEPT", "")
+        names = frozenset(parse_qs(environ.get("QUERY_STRING", "")).get("name[]", ()))
+        body = text(openmetrics, names)
+        start_response("200 OK", [("Content-Type", OPENMETRICS if openmetrics else TEXT)])
+        return [body]
 
-    def collect(self) -> Iterator[Family]:
-        yield from self._collect()
-
-    def restricted_registry(self, names: Iterable[str]) -> _Registry:
-        wanted = set(names)
-        return _Registry(
-            lambda: (f for f in self._collect() if f.name in wanted or wanted & {s.name for s in f.samples})
-        )
+    return serve
 
 
 class _Handler(WSGIRequestHandler):
@@ -112,6 +123,10 @@ class _Handler(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: a scrape each second is no news."""
+
+    def get_stderr(self) -> Any:
+        """Return where wsgiref tells of errors, such as a peer that stopped reading: nowhere."""
+        return io.StringIO()
 
     def handle(self) -> None:
         """Handle one request; a peer that is gone, or speaks no TLS, is no error of ours."""
@@ -171,15 +186,15 @@ class _Server(ThreadingWSGIServer):
 
 
 class Exporter:
-    """Serves families over HTTP from a thread of its own until it is closed.
+    """Serves metrics over HTTP from a thread of its own until it is closed.
 
-    `collect` is called in the threads of requests, two at a time if need be. Raises InputError for
-    an address that is refused or can not be had.
+    `text` gives the metrics, as OpenMetrics or in the text format, all or the named ones; it is called
+    in the threads of requests. Raises InputError for an address that is refused or can not be had.
     """
 
-    def __init__(self, access: Access, collect: Callable[[], Iterable[Family]]) -> None:
+    def __init__(self, access: Access, text: MetricsText) -> None:
         check_access(access)
-        app = make_wsgi_app(_Registry(collect))
+        app = _app(text)
         if access.password is not None:
             app = _with_password(app, access.password)
         tls = None if access.certificate is None else _tls(access.certificate, access.key)
@@ -218,7 +233,7 @@ def _tls(certificate: Path, key: Path | None) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ValueError) as error:
-        raise CfctlError(
+        raise InputError(
             f"The certificate {certificate} can not be used.", f"{error}.", "Name a PEM file."
         ) from error
     return context

@@ -11,67 +11,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "alloc_live.h"
 #include "owner.h"
 #include "tick.h"
 
-#define FIELD(member, unit, type) \
-    {#member, unit, type, CF_MERGE_SUM, offsetof(struct cf_allocations, member), 1, 0}
-
-/* A reader adds each shard's pending word to its fields before it merges them. */
-static const struct cf_field allocation_fields[] = {
-    FIELD(tells_ended, "1", CF_FIELD_U64),
-    FIELD(pending, "packed", CF_FIELD_U64),
-    FIELD(allocations, "1", CF_FIELD_U64),
-    FIELD(deallocations, "1", CF_FIELD_U64),
-    FIELD(reallocations, "1", CF_FIELD_U64),
-    FIELD(failures, "1", CF_FIELD_U64),
-    FIELD(bytes_allocated, "B", CF_FIELD_U64),
-    FIELD(net_bytes, "B", CF_FIELD_I64),
-    {"sizes", "B", CF_FIELD_HISTOGRAM, CF_MERGE_SUM, offsetof(struct cf_allocations, sizes),
-     CF_ALLOC_SIZES, CF_ALLOC_SUB_BITS},
-    FIELD(tells_begun, "1", CF_FIELD_U64),
-};
-
-#define PROCESS(member, unit, type) \
-    {#member, unit, type, CF_MERGE_LAST, offsetof(struct cf_alloc_process, member), 1, 0}
-
-static const struct cf_field process_fields[] = {
-    PROCESS(live_bytes, "B", CF_FIELD_I64),       PROCESS(peak_bytes, "B", CF_FIELD_I64),
-    PROCESS(peak_ns, "ns", CF_FIELD_U64),         PROCESS(inherited_bytes, "B", CF_FIELD_I64),
-    PROCESS(inherited_blocks, "1", CF_FIELD_I64), PROCESS(began_ns, "ns", CF_FIELD_U64),
-    PROCESS(batch_bytes, "B", CF_FIELD_U64),      PROCESS(bypass, "bits", CF_FIELD_U64),
-    PROCESS(children, "1", CF_FIELD_U64),
-};
-
-#define COLUMN(member, unit)                                                               \
-    {#member,                                                                              \
-     unit,                                                                                 \
-     CF_FIELD_RING,                                                                        \
-     CF_MERGE_JOIN,                                                                        \
-     offsetof(struct cf_alloc_timeline, points) + offsetof(struct cf_alloc_point, member), \
-     CF_ALLOC_POINTS,                                                                      \
-     sizeof(struct cf_alloc_point)}
-
-static const struct cf_field timeline_fields[] = {
-    {"written", "1", CF_FIELD_U64, CF_MERGE_SUM, offsetof(struct cf_alloc_timeline, written), 1, 0},
-    COLUMN(time_ns, "ns"),
-    COLUMN(live_bytes, "B"),
-};
-
-#define KIND(kind_name, table, payload)             \
-    {.name = kind_name,                             \
-     .fields = table,                               \
-     .field_count = sizeof table / sizeof table[0], \
-     .payload_bytes = sizeof(payload)}
-
-const struct cf_kind cf_kind_allocations =
-    KIND("allocations", allocation_fields, struct cf_allocations);
-const struct cf_kind cf_kind_alloc_process =
-    KIND("alloc_process", process_fields, struct cf_alloc_process);
-const struct cf_kind cf_kind_alloc_timeline =
-    KIND("alloc_timeline", timeline_fields, struct cf_alloc_timeline);
-
 _Thread_local struct cf_alloc_thread cf_alloc_thread;
+uint8_t cf_alloc_quick, cf_alloc_starting;
 
 static pthread_key_t thread_key;
 static bool began;
@@ -92,23 +37,9 @@ static bool brief;
 static int64_t brief_blocks, brief_bytes, brief_count;
 
 /* Of the open segment; guarded by the owner's lock but where atomics are used. */
-static struct cf_alloc_process *open_process; /* stored with release */
-static uint64_t threads_entry, allocation_table, timeline_table, timeline_entry;
+static uint64_t threads_entry, allocation_table;
 static int64_t inherited_bytes, inherited_blocks;
 static uint64_t bypassed;
-
-/* The timeline's writer; `writing` excludes the others, who leave the point out. */
-static struct cf_alloc_timeline *timeline;
-static uint64_t began_coarse_ns, latest_point_ns;
-static uint64_t level_ns[CF_ALLOC_LEVELS], level_next[CF_ALLOC_LEVELS];
-static uint8_t writing;
-
-/* Read without the TSC, so it is cheap; it steps every 1 to 10 ms. */
-static uint64_t coarse_ns(clockid_t clock) {
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 /* The change of live bytes or blocks, which may be below 0. */
 static int64_t net_bytes(const struct cf_alloc_change *change) {
@@ -117,11 +48,6 @@ static int64_t net_bytes(const struct cf_alloc_change *change) {
 
 static int64_t net_blocks(const struct cf_alloc_change *change) {
     return (int64_t)change->allocations - (int64_t)change->deallocations;
-}
-
-/* Returns the record of the open segment, NULL without one. */
-static struct cf_alloc_process *process_record(void) {
-    return cf_load_acquire(&open_process);
 }
 
 /* Adds to a shard that many threads write. */
@@ -148,73 +74,6 @@ static void add_own(struct cf_allocations *shard, const struct cf_alloc_change *
         cf_alloc_bump(&shard->sizes[cf_alloc_size_class(change->requested)], 1);
 }
 
-/* Stores a point in each level whose turn it is. Called with `writing` taken. */
-static void store_point(uint64_t now_ns, int64_t live_bytes) {
-    for (uint64_t level = 0, step_ns = CF_ALLOC_POINT_NS; level < CF_ALLOC_LEVELS;
-         level++, step_ns *= 4) {
-        if (level > 0 && now_ns - level_ns[level] < step_ns)
-            break;
-        uint64_t slot = level_next[level]++ % CF_ALLOC_LEVEL_POINTS;
-        struct cf_alloc_point *point = &timeline->points[level * CF_ALLOC_LEVEL_POINTS + slot];
-        level_ns[level] = now_ns;
-        /* Release, so that the live bytes are not replaced while the old time still stands.
-         * Partner: the reader, who takes a point only with its time. */
-        cf_store_relaxed(&point->time_ns, UINT64_C(0));
-        cf_store_release(&point->live_bytes, live_bytes);
-        cf_store_release(&point->time_ns, now_ns);
-        cf_add_relaxed(&timeline->written, 1);
-    }
-}
-
-/* The timeline takes 18 KiB; a process that ends at once has none. */
-static void open_timeline(void) {
-    struct cf_owner *owner = cf_owner();
-    if (pthread_mutex_trylock(&owner->lock) != 0)
-        return;
-    if (open_process && timeline_entry == 0) {
-        if (cf_segment_add_entry(&owner->segment, &cf_kind_alloc_timeline, "live bytes", 10, NULL,
-                                 0, &timeline_table, &timeline_entry) != 0)
-            timeline_entry = UINT64_MAX;
-        struct cf_shard *shard =
-            timeline_entry == UINT64_MAX
-                ? NULL
-                : cf_segment_claim_shard(&owner->segment, timeline_entry, (uint64_t)getpid());
-        if (shard)
-            timeline = cf_shard_payload(shard);
-    }
-    pthread_mutex_unlock(&owner->lock);
-}
-
-static void note_point(int64_t live_bytes, bool last) {
-    uint64_t now_ns = coarse_ns(CLOCK_MONOTONIC_COARSE) - began_coarse_ns;
-    if (!last && now_ns - cf_load_relaxed(&latest_point_ns) < CF_ALLOC_POINT_NS)
-        return;
-    if (__atomic_test_and_set(&writing, __ATOMIC_ACQUIRE))
-        return;
-    if (!timeline && timeline_entry == 0 && !last)
-        open_timeline();
-    if (timeline && now_ns > 0) {
-        cf_store_relaxed(&latest_point_ns, now_ns);
-        store_point(now_ns, live_bytes);
-    }
-    __atomic_clear(&writing, __ATOMIC_RELEASE);
-}
-
-/* Returns the live bytes after the change. */
-static int64_t add_live(struct cf_alloc_process *process, int64_t net) {
-    int64_t live = cf_add_relaxed(&process->live_bytes, net) + net;
-    int64_t peak = cf_load_relaxed(&process->peak_bytes);
-    while (live > peak) {
-        if (__atomic_compare_exchange_n(&process->peak_bytes, &peak, live, true, __ATOMIC_RELAXED,
-                                        __ATOMIC_RELAXED)) {
-            cf_store_relaxed(&process->peak_ns,
-                             coarse_ns(CLOCK_MONOTONIC_COARSE) - began_coarse_ns);
-            break;
-        }
-    }
-    return live;
-}
-
 /* Moves what is pending to the fields; returns its net. */
 static int64_t take_pending(struct cf_allocations *shard) {
     cf_alloc_bump(&shard->tells_begun, 1);
@@ -234,10 +93,7 @@ void cf_alloc_tell(struct cf_alloc_thread *thread) {
         return;
     int saved_errno = errno;
     thread->busy = 1;
-    int64_t net = take_pending(thread->shard);
-    struct cf_alloc_process *process = process_record();
-    if (process)
-        note_point(add_live(process, net), false);
+    cf_live_tell(take_pending(thread->shard), false);
     thread->busy = 0;
     errno = saved_errno;
 }
@@ -287,7 +143,7 @@ static void map_for_children(struct cf_segment *segment, struct cf_allocations *
 static void open_entries(void) {
     struct cf_segment *segment = &cf_owner()->segment;
     cf_owner_open_locked();
-    if (!segment->header || open_process || threads_entry == UINT64_MAX)
+    if (!segment->header || cf_live_process() || threads_entry == UINT64_MAX)
         return;
     uint64_t table = 0, entry;
     struct cf_shard *shard = NULL;
@@ -311,15 +167,13 @@ static void open_entries(void) {
     process->live_bytes = process->peak_bytes = inherited_bytes;
     process->batch_bytes = CF_ALLOC_BATCH_BYTES;
     process->bypass = bypassed;
-    process->began_ns = cf_os_ns(CLOCK_REALTIME);
-    began_coarse_ns = coarse_ns(CLOCK_MONOTONIC_COARSE);
     map_for_children(segment, for_children);
     add_atomically(for_all, &early);
-    add_live(process, early.net_bytes);
     cf_store_relaxed(&brief, false);
-    /* Partners: the acquires in cf_alloc_count_slowly and process_record. */
+    cf_live_begin(process);
+    cf_live_tell(early.net_bytes, false);
+    /* Partner: the acquire in cf_alloc_count. */
     cf_store_release(&shared, for_all);
-    cf_store_release(&open_process, process);
 }
 
 /* Gives the calling thread a shard, or `refused`. */
@@ -328,14 +182,16 @@ static void claim_for_thread(struct cf_alloc_thread *thread) {
     struct cf_shard *shard = NULL;
     pthread_mutex_lock(&owner->lock);
     open_entries();
-    if (open_process && pthread_setspecific(thread_key, thread) == 0)
+    if (cf_live_process() && pthread_setspecific(thread_key, thread) == 0)
         shard =
             cf_segment_claim_shard(&owner->segment, threads_entry, (uint64_t)syscall(SYS_gettid));
     pthread_mutex_unlock(&owner->lock);
-    if (shard)
+    if (shard) {
         thread->shard = cf_shard_payload(shard);
-    else
+        thread->quick = cf_alloc_quick ? thread->shard : NULL;
+    } else {
         thread->refused = 1;
+    }
 }
 
 /* A forked child opens a segment of its own once it has done so much that it is no mere step
@@ -356,16 +212,11 @@ static void count_brief(const struct cf_alloc_change *change) {
     cf_add_relaxed(&brief_blocks, net_blocks(change));
 }
 
-/* Tells a change's net at once, which a thread without a shard and a large block have to. */
-static void note_change(const struct cf_alloc_change *change) {
-    struct cf_alloc_process *process = process_record();
-    if (process)
-        note_point(add_live(process, net_bytes(change)), false);
-}
-
 void cf_alloc_count(const struct cf_alloc_change *change) {
     struct cf_alloc_thread *thread = &cf_alloc_thread;
     int saved_errno = errno;
+    if (cf_unlikely(cf_alloc_starting))
+        return;
     if (!thread->shard && is_brief()) {
         count_brief(change);
         return;
@@ -379,7 +230,8 @@ void cf_alloc_count(const struct cf_alloc_change *change) {
         add_own(thread->shard, change);
     else
         add_shared(cf_load_acquire(&shared), change);
-    note_change(change);
+    /* At once: a thread without a shard has no batch, and a large block is one. */
+    cf_live_tell(net_bytes(change), false);
     errno = saved_errno;
 }
 
@@ -429,7 +281,7 @@ static void thread_ended(void *argument) {
         return;
     cf_alloc_tell(thread);
     thread->refused = 1;
-    thread->shard = NULL;
+    thread->shard = thread->quick = NULL;
     cf_segment_release_shard((struct cf_shard *)(void *)shard - 1);
 }
 
@@ -444,7 +296,7 @@ static void after_fork_in_parent(void) {
 /* What is live at the fork is the child's too. The mapping still stands. */
 static void inherit(void) {
     const char *base = (const char *)cf_owner()->segment.header;
-    if (!base || !open_process)
+    if (!base || !cf_live_process())
         return;
     int64_t bytes = inherited_bytes, blocks = inherited_blocks;
     uint64_t entry_offset = cf_owner()->segment.header->first_entry;
@@ -476,17 +328,13 @@ static void after_fork_in_child(void) {
         inherited_blocks += brief_blocks;
     }
     inherit();
-    if (open_process)
-        cf_add_relaxed(&open_process->children, 1);
-    open_process = NULL;
-    timeline = NULL;
-    threads_entry = allocation_table = timeline_table = timeline_entry = 0;
+    struct cf_alloc_process *process = cf_live_process();
+    if (process)
+        cf_add_relaxed(&process->children, 1);
+    cf_live_forget();
+    threads_entry = allocation_table = 0;
     brief_bytes = brief_blocks = brief_count = 0;
     brief = true;
-    latest_point_ns = 0;
-    writing = 0;
-    memset(level_ns, 0, sizeof level_ns);
-    memset(level_next, 0, sizeof level_next);
     memset(&early, 0, sizeof early);
     shared = &early;
     cf_alloc_thread = (struct cf_alloc_thread){0};
@@ -509,11 +357,8 @@ void cf_alloc_begin(uint64_t bypass) {
 
 void cf_alloc_end(void) {
     struct cf_alloc_thread *thread = &cf_alloc_thread;
-    struct cf_alloc_process *process = process_record();
     uint8_t was_busy = thread->busy;
     thread->busy = 1;
-    if (process)
-        note_point(add_live(process, thread->shard && !was_busy ? take_pending(thread->shard) : 0),
-                   true);
+    cf_live_tell(thread->shard && !was_busy ? take_pending(thread->shard) : 0, true);
     thread->busy = was_busy;
 }

@@ -121,11 +121,20 @@ extern const struct cf_kind cf_kind_alloc_timeline;
 
 struct cf_alloc_thread {
     struct cf_allocations *shard; /* NULL: see cf_alloc_count */
+    struct cf_allocations *quick; /* the shard where cf_alloc_quick holds, else NULL */
     uint8_t busy;                 /* the thread is inside of this module, or forking */
     uint8_t refused; /* no shard until the next fork: refused, or the thread is ending */
     uint8_t ends;    /* times its end was put off, so as to be the last to know of it */
 };
 extern _Thread_local struct cf_alloc_thread cf_alloc_thread;
+
+/* Whether blocks' sizes can be told without asking the allocator, so that threads get `quick`. Set
+ * before cf_alloc_begin. */
+extern uint8_t cf_alloc_quick;
+
+/* While it is set nothing is counted: what the C library allocates for this module's own start is
+ * none of the program's. */
+extern uint8_t cf_alloc_starting;
 
 /* What one call did. `requested` is UINT64_MAX when no size was asked for. */
 struct cf_alloc_change {
@@ -147,7 +156,7 @@ void cf_alloc_count(const struct cf_alloc_change *change);
 /* Tells what is pending in the calling thread's shard to its other fields and to the process. */
 void cf_alloc_tell(struct cf_alloc_thread *thread);
 
-/* As the functions without "slowly", for blocks of any size and threads without a shard. */
+/* As the functions for a shard, for blocks of any size and threads without one. */
 void cf_alloc_allocated_slowly(uint64_t requested, uint64_t usable);
 void cf_alloc_freed_slowly(uint64_t usable);
 
@@ -199,31 +208,21 @@ static inline int cf_alloc_is_full(uint64_t pending) {
     return ((pending + CF_ALLOC_BATCH_BYTES) & CF_ALLOC_FULL) != 0;
 }
 
-/* Counts a block of `usable` bytes, fewer than CF_ALLOC_LARGE, that was allocated for a request of
- * no more than these. */
-static inline void cf_alloc_allocated(uint64_t requested, uint64_t usable) {
-    struct cf_allocations *shard = cf_alloc_thread.shard;
-    if (cf_unlikely(shard == NULL)) {
-        cf_alloc_allocated_slowly(requested, usable);
-        return;
-    }
+/* Counts in the calling thread's shard a block of `usable` bytes, fewer than CF_ALLOC_LARGE, that
+ * was allocated for a request of no more than these. True when the batch is to be told. */
+static inline int cf_alloc_count_allocated(struct cf_allocations *shard, uint64_t requested,
+                                           uint64_t usable) {
     uint64_t pending = cf_alloc_bump_fetch(&shard->pending, CF_ALLOC_ONE + usable);
     cf_alloc_bump(&shard->bytes_allocated, usable);
     cf_alloc_bump(&shard->sizes[cf_alloc_usual_class(requested)], 1);
-    if (cf_unlikely(cf_alloc_is_full(pending)))
-        cf_alloc_tell(&cf_alloc_thread);
+    return cf_unlikely(cf_alloc_is_full(pending));
 }
 
-/* Counts the end of a block of `usable` bytes, fewer than CF_ALLOC_LARGE. */
-static inline void cf_alloc_freed(uint64_t usable) {
-    struct cf_allocations *shard = cf_alloc_thread.shard;
-    if (cf_unlikely(shard == NULL)) {
-        cf_alloc_freed_slowly(usable);
-        return;
-    }
+/* Counts in the calling thread's shard the end of a block of `usable` bytes, fewer than
+ * CF_ALLOC_LARGE. True when the batch is to be told. */
+static inline int cf_alloc_count_freed(struct cf_allocations *shard, uint64_t usable) {
     uint64_t pending = cf_alloc_bump_fetch(&shard->pending, CF_ALLOC_ONE_FREED - usable);
-    if (cf_unlikely(cf_alloc_is_full(pending)))
-        cf_alloc_tell(&cf_alloc_thread);
+    return cf_unlikely(cf_alloc_is_full(pending));
 }
 
 /* Counts a block of `before` usable bytes that became one of `after`. */

@@ -11,6 +11,8 @@
 #include "alloc.h"
 #include "alloc_next.h"
 #include "owner.h"
+#include "place.h"
+#include "tick.h"
 
 #define PRELOAD "LD_PRELOAD"
 
@@ -64,24 +66,40 @@ static void clean_environment(void) {
     unsetenv(CF_ALLOC_REQUEST);
 }
 
-static void configure(const char *text) {
-    char run_id[40] = "", directory[CF_SEGMENT_PATH_BYTES];
-    char *end;
-    uint64_t limit = strtoull(text + 2, &end, 10);
-    const char *id = *end == ':' ? end + 1 : end;
-    const char *path = strchr(id, ':');
-    if (!path || (size_t)(path - id) >= sizeof run_id)
-        return;
-    memcpy(run_id, id, (size_t)(path - id));
-    snprintf(directory, sizeof directory, "%s", path + 1);
-    cf_owner_configure(directory, run_id, limit);
+/* Copies what stands before the next colon and returns what follows it; NULL when it does not fit.
+ */
+static const char *take_field(const char *text, char *field, size_t capacity) {
+    const char *end = strchr(text, ':');
+    size_t length = end ? (size_t)(end - text) : capacity;
+    if (length >= capacity)
+        return NULL;
+    memcpy(field, text, length);
+    field[length] = '\0';
+    return end + 1;
 }
 
-void cf_alloc_take_request(void) {
+static void configure(const char *text, const char *const *arguments, size_t argument_count) {
+    struct cf_known known = {.arguments = arguments, .argument_count = argument_count};
+    char limit[24], counter[4], namespace[24], run_id[40];
+    const char *rest = take_field(text, limit, sizeof limit);
+    rest = rest ? take_field(rest, counter, sizeof counter) : NULL;
+    rest = rest ? take_field(rest, known.boot_id, sizeof known.boot_id) : NULL;
+    rest = rest ? take_field(rest, namespace, sizeof namespace) : NULL;
+    rest = rest ? take_field(rest, run_id, sizeof run_id) : NULL;
+    if (!rest)
+        return;
+    if (counter[0] == '1')
+        cf_tick_trust_counter();
+    known.pid_namespace = strtoull(namespace, NULL, 10);
+    cf_place_know(&known);
+    cf_owner_configure(rest, run_id, strtoull(limit, NULL, 10));
+}
+
+void cf_alloc_take_request(const char *const *arguments, size_t argument_count) {
     struct cf_alloc_object own = {.address = &counted_pid};
     cf_alloc_find_object(&own);
     if (own.name)
-        snprintf(library, sizeof library, "%s", own.name);
+        cf_place_copy(library, sizeof library, own.name);
     look_up();
     counted_pid = getpid();
     const char *text = getenv(CF_ALLOC_REQUEST);
@@ -95,10 +113,12 @@ void cf_alloc_take_request(void) {
     }
     bool follow = text[0] == '1';
     if (text[0] != '\0' && text[1] == ':')
-        configure(text);
+        configure(text + 2, arguments, argument_count);
     if (follow)
         return;
-    snprintf(request, sizeof request, CF_ALLOC_REQUEST "=%s", text);
+    memcpy(request, CF_ALLOC_REQUEST "=", sizeof CF_ALLOC_REQUEST);
+    cf_place_copy(request + sizeof CF_ALLOC_REQUEST, sizeof request - sizeof CF_ALLOC_REQUEST,
+                  text);
     clean_environment();
 }
 

@@ -26,12 +26,14 @@ void cf_alloc_find_object(struct cf_alloc_object *object);
 uint64_t cf_alloc_bypassed(void);
 
 /* The request of `cfctl alloc run`, in the variable CFCTL_ALLOC:
- * "<follow 0 or 1>:<limit in bytes>:<run id>:<segment directory>". */
+ * "<follow 0 or 1>:<limit in bytes>:<1 when the CPU's counter is usable>:<boot id>:
+ * <pid namespace's inode, 0: look>:<run id>:<segment directory>". The counter, the boot and the
+ * namespace are told because to find them out costs each process 100 us. */
 #define CF_ALLOC_REQUEST "CFCTL_ALLOC"
 
 /* Reads the request, says where the segment shall be, and unless children are followed, leaves the
  * environment as the program was meant to see it. Without a request: the default directory, and the
- * environment stays. Allocates nothing. */
-void cf_alloc_take_request(void);
+ * environment stays. The arguments are the program's, NULL where unknown. Allocates nothing. */
+void cf_alloc_take_request(const char *const *arguments, size_t argument_count);
 
 #endif

@@ -179,24 +179,28 @@ static size_t first_malloc_usable_size(void *block) {
     return 0;
 }
 
-/* Whether blocks are glibc's, so that their size stands before them. Its malloc_usable_size also
- * reads the word after a block to see whether it is in use: a cache miss for each that is freed. */
-static bool glibc_blocks;
-
+/* Where blocks are glibc's, their size stands before them. Its malloc_usable_size also reads the
+ * word after a block to see whether it is in use: a cache miss for each that is freed. */
 static inline size_t glibc_word(const void *block) {
     return ((const size_t *)block)[-1];
 }
 
+static inline size_t glibc_usable(size_t word) {
+    return (word & ~GLIBC_FLAGS) - sizeof(size_t);
+}
+
 /* Returns the usable bytes of a block in use that is none of the arena. */
 static inline size_t usable_size(void *block) {
-    if (cf_likely(glibc_blocks)) {
+    if (cf_likely(cf_alloc_quick)) {
         size_t word = glibc_word(block);
         if (cf_likely(!(word & GLIBC_UNCOMMON)))
-            return (word & ~GLIBC_FLAGS) - sizeof(size_t);
+            return glibc_usable(word);
     }
     return next.malloc_usable_size(block);
 }
 
+/* What is not usual is done out of line and called last, so that the usual case saves no registers.
+ */
 static __attribute__((noinline)) void *counted_slowly(void *block, size_t requested) {
     if (block == NULL)
         cf_alloc_failed();
@@ -205,15 +209,20 @@ static __attribute__((noinline)) void *counted_slowly(void *block, size_t reques
     return block;
 }
 
+static __attribute__((noinline)) void *told(void *block) {
+    cf_alloc_tell(&cf_alloc_thread);
+    return block;
+}
+
 /* Counts what an allocation function returned, and returns it. */
 static inline void *counted(void *block, size_t requested) {
-    if (cf_unlikely(block == NULL || !glibc_blocks))
+    struct cf_allocations *shard = cf_alloc_thread.quick;
+    if (cf_unlikely(block == NULL || shard == NULL))
         return counted_slowly(block, requested);
     size_t word = glibc_word(block);
     if (cf_unlikely(word & GLIBC_UNCOMMON))
         return counted_slowly(block, requested);
-    cf_alloc_allocated(requested, (word & ~GLIBC_FLAGS) - sizeof(size_t));
-    return block;
+    return cf_alloc_count_allocated(shard, requested, glibc_usable(word)) ? told(block) : block;
 }
 
 CF_EXPORT void *malloc(size_t size) {
@@ -229,21 +238,29 @@ CF_EXPORT void *calloc(size_t count, size_t size) {
 }
 
 static __attribute__((noinline)) void free_slowly(void *block) {
-    if (in_arena(block))
+    if (block == NULL || in_arena(block))
         return;
     cf_alloc_freed_slowly(next.malloc_usable_size(block));
     next.free(block);
 }
 
+static __attribute__((noinline)) void tell_and_free(void *block) {
+    cf_alloc_tell(&cf_alloc_thread);
+    next.free(block);
+}
+
 CF_EXPORT void free(void *block) {
-    if (cf_unlikely(block == NULL))
-        return;
+    struct cf_allocations *shard = cf_alloc_thread.quick;
     size_t word;
-    if (cf_unlikely(!glibc_blocks || ((word = glibc_word(block)) & GLIBC_UNCOMMON))) {
+    if (cf_unlikely(block == NULL || shard == NULL ||
+                    ((word = glibc_word(block)) & GLIBC_UNCOMMON))) {
         free_slowly(block);
         return;
     }
-    cf_alloc_freed((word & ~GLIBC_FLAGS) - sizeof(size_t));
+    if (cf_alloc_count_freed(shard, glibc_usable(word))) {
+        tell_and_free(block);
+        return;
+    }
     next.free(block);
 }
 
@@ -359,29 +376,41 @@ static bool has_glibc_blocks(void) {
         size_t *block = next.malloc(size);
         if (!block)
             return false;
-        size_t held = (glibc_word(block) & ~GLIBC_FLAGS) - sizeof(size_t);
-        equal = !(glibc_word(block) & GLIBC_UNCOMMON) && held == next.malloc_usable_size(block);
+        size_t word = glibc_word(block);
+        equal = !(word & GLIBC_UNCOMMON) && glibc_usable(word) == next.malloc_usable_size(block);
         next.free(block);
     }
     return equal;
 }
 
+/* C++'s operator new, NULL in a program without. Not by dlsym: what that does not find leaves a
+ * message on the heap, allocated here and freed by the program. */
+extern void cf_operator_new(void) __asm__("_Znwm") __attribute__((weak));
+
 uint64_t cf_alloc_bypassed(void) {
     uint64_t bypass = 0;
-    if (object_of(dlsym(RTLD_DEFAULT, "malloc")) != object_of(&glibc_blocks))
+    if (object_of(dlsym(RTLD_DEFAULT, "malloc")) != object_of(&arena))
         bypass |= CF_ALLOC_OWN_MALLOC;
     /* libstdc++'s operator new calls malloc; an allocator that defines both does not. */
-    const void *operator_new = object_of(dlsym(RTLD_DEFAULT, "_Znwm"));
+    const void *operator_new = object_of((const void *)(uintptr_t)&cf_operator_new);
     if (operator_new && operator_new == object_of(dlsym(RTLD_NEXT, "malloc")))
         bypass |= CF_ALLOC_OWN_NEW;
     return bypass;
 }
 
-__attribute__((constructor)) static void begin(void) {
+/* glibc hands the program's arguments to constructors; others hand on nothing that can be used. */
+__attribute__((constructor)) static void begin(int argument_count, char **arguments) {
     int saved_errno = errno;
+    cf_alloc_starting = 1;
     resolve();
-    glibc_blocks = sizeof(size_t) == 8 && has_glibc_blocks();
-    cf_alloc_take_request();
+    cf_alloc_quick = sizeof(size_t) == 8 && has_glibc_blocks();
+#if defined(__GLIBC__)
+    cf_alloc_take_request((const char *const *)arguments, (size_t)argument_count);
+#else
+    (void)argument_count, (void)arguments;
+    cf_alloc_take_request(NULL, 0);
+#endif
     cf_alloc_begin(cf_alloc_bypassed());
+    cf_alloc_starting = 0;
     errno = saved_errno;
 }

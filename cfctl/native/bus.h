@@ -34,8 +34,9 @@ struct cf_bus_received {
     uint64_t histogram[CF_HISTOGRAM_BUCKETS];
 };
 
-/* Of a bus's dispatcher: what went through its temporal queues. Sums but for the last two, which
- * are maxima; the phases are the sums of cos and sin of the dispatches' angles in the quantum. */
+/* Of a bus: its subscriptions, and what went through its temporal queues. Sums but for
+ * quantum and high_water; the phases are the sums of cos and sin of the dispatches' angles in the
+ * quantum. What goes up and down is signed: the threads' shards add up to the value of now. */
 /* clang-format off: it finds no rest in a list without commas */
 #define CF_BUS_DISPATCHER_COUNTS(X) \
     X(accepted, "1")                \
@@ -53,7 +54,8 @@ struct cf_bus_received {
     X(busy, "ns")                   \
     X(overhead, "ns")               \
     X(idle_pending, "ns")           \
-    X(dispatches, "1")
+    X(dispatches, "1")              \
+    X(received_due, "1")
 /* clang-format on */
 
 struct cf_bus_dispatched {
@@ -62,11 +64,26 @@ struct cf_bus_dispatched {
 #undef CF_COUNT
     double cosines;
     double sines;
+    int64_t queued;         /* messages that wait for their slot now */
+    int64_t held;           /* received messages that wait for their dependencies now */
+    int64_t oldest_unix_ns; /* since when the oldest of both waits; 0 = there is none */
     uint64_t quantum_ns;
     uint64_t high_water; /* most messages in the queues */
+    uint64_t subscribed; /* subscriptions that were made, and those that have ended */
+    uint64_t unsubscribed;
+};
+
+/* Of a bus: by how much messages that were delivered missed their deadline. */
+struct cf_bus_lateness {
+    uint64_t late;
+    uint64_t sum; /* ns */
+    uint64_t max; /* ns */
+    uint64_t out_of_range;
+    uint64_t histogram[CF_HISTOGRAM_BUCKETS];
 };
 
 extern const struct cf_kind cf_kind_bus_dispatcher;
+extern const struct cf_kind cf_kind_bus_lateness;
 extern const struct cf_kind cf_kind_bus_publisher;
 extern const struct cf_kind cf_kind_bus_subscriber;
 
@@ -98,6 +115,18 @@ static inline void cf_bus_received_add(struct cf_bus_received *shard, uint64_t b
     if (cf_unlikely(tick < cf_load_relaxed(&shard->first_tick)))
         cf_store_relaxed(&shard->first_tick, tick);
     cf_store_relaxed(&shard->last_tick, tick);
+}
+
+/* Counts a message that was delivered after its deadline. The shard's thread only. */
+static inline void cf_bus_late_add(struct cf_bus_lateness *shard, uint64_t lateness_ns) {
+    cf_bump(&shard->late, 1);
+    cf_bump(&shard->sum, lateness_ns);
+    if (lateness_ns < (UINT64_C(1) << CF_HISTOGRAM_VALUE_BITS))
+        cf_bump(&shard->histogram[cf_histogram_bucket(lateness_ns)], 1);
+    else
+        cf_bump(&shard->out_of_range, 1);
+    if (lateness_ns > cf_load_relaxed(&shard->max))
+        cf_store_relaxed(&shard->max, lateness_ns);
 }
 
 /* Merges a message's stamp into this process's clock, so that what it stamps from now on is later.

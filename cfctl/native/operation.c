@@ -67,6 +67,7 @@ void cf_operation_record(uint32_t instrument, uint64_t start_tick, uint64_t end_
 
 #define TOO_LONG (UINT64_C(1) << 63)
 
+/* Returns a value in ns, TOO_LONG or above for what is no duration. */
 static inline uint64_t value_at(const void *values, size_t index, enum cf_value_type type) {
     if (type == CF_VALUE_F64) {
         double value;
@@ -76,7 +77,7 @@ static inline uint64_t value_at(const void *values, size_t index, enum cf_value_
     }
     uint64_t value; /* of a negative int64 the highest bit is set */
     memcpy(&value, (const char *)values + index * sizeof value, sizeof value);
-    return value < TOO_LONG ? value : TOO_LONG;
+    return value;
 }
 
 static inline int all_durations(const void *values, size_t count, enum cf_value_type type) {
@@ -100,12 +101,14 @@ static inline void add_all(struct cf_operation *shard, const void *values, size_
     uint64_t least = cf_load_relaxed(&shard->min), most = cf_load_relaxed(&shard->max);
     for (size_t i = 0; i < count; i++) {
         uint64_t value = value_at(values, i, type);
-        if (cf_unlikely(value == TOO_LONG))
-            value = 0; /* changed since it was checked */
-        if (cf_unlikely(value >= (UINT64_C(1) << CF_HISTOGRAM_VALUE_BITS)))
-            cf_bump(&shard->out_of_range, 1);
-        else
+        if (cf_likely(value < (UINT64_C(1) << CF_HISTOGRAM_VALUE_BITS))) {
             cf_bump(&shard->histogram[cf_histogram_bucket(value)], 1);
+        } else if (value >= TOO_LONG) {
+            value = 0; /* changed since it was checked */
+            cf_bump(&shard->histogram[0], 1);
+        } else {
+            cf_bump(&shard->out_of_range, 1);
+        }
         cf_store_relaxed(&shard->count, ++total);
         cf_store_relaxed(&shard->sum, sum += value);
         if (cf_unlikely(value < least))

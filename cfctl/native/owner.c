@@ -2,10 +2,11 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "place.h"
 
 struct cf_owner cf_owner_own = {
     .version = CF_OWNER_VERSION,
@@ -15,11 +16,7 @@ struct cf_owner cf_owner_own = {
     .segment = {.fd = -1},
 };
 
-static struct cf_owner *in_use = &cf_owner_own;
-
-struct cf_owner *cf_owner(void) {
-    return cf_load_relaxed(&in_use);
-}
+struct cf_owner *cf_owner_in_use = &cf_owner_own;
 
 void cf_owner_find(void) {
     void *symbol = dlsym(RTLD_DEFAULT, CF_OWNER_SYMBOL);
@@ -29,7 +26,7 @@ void cf_owner_find(void) {
     memcpy(&exported, &symbol, sizeof exported);
     struct cf_owner *found = exported();
     if (found->version == CF_OWNER_VERSION && found->bytes == sizeof *found)
-        cf_store_relaxed(&in_use, found);
+        cf_store_relaxed(&cf_owner_in_use, found);
 }
 
 static void before_fork(void) {
@@ -90,10 +87,10 @@ int cf_owner_configure(const char *directory, const char *run_id, uint64_t limit
         (run_id && strlen(run_id) >= sizeof owner->run_id))
         return -ENAMETOOLONG;
     pthread_mutex_lock(&owner->lock);
-    snprintf(owner->directory, sizeof owner->directory, "%s", directory);
+    cf_place_copy(owner->directory, sizeof owner->directory, directory);
     /* Without one of its own the process keeps the run it was started for. */
     if (run_id || owner == &cf_owner_own)
-        snprintf(owner->run_id, sizeof owner->run_id, "%s", run_id ? run_id : "");
+        cf_place_copy(owner->run_id, sizeof owner->run_id, run_id ? run_id : "");
     owner->limit_bytes = limit_bytes;
     pthread_mutex_unlock(&owner->lock);
     return 0;

@@ -30,8 +30,13 @@ struct cf_owner {
 /* This module's own owner, which the preload library exports. */
 extern struct cf_owner cf_owner_own;
 
+/* The owner in use; written once, by cf_owner_find. */
+extern struct cf_owner *cf_owner_in_use;
+
 /* Returns the owner in use; this module's own before cf_owner_find. */
-struct cf_owner *cf_owner(void);
+static inline struct cf_owner *cf_owner(void) {
+    return cf_load_relaxed(&cf_owner_in_use);
+}
 
 /* Uses the owner that the process exports, if it is of this version. Once, before any other use. */
 void cf_owner_find(void);

@@ -37,16 +37,52 @@ uint64_t cf_place_start_time(void) {
     return cursor ? strtoull(cursor + 1, NULL, 10) : 0;
 }
 
+static struct cf_known known;
+static pid_t knowing_pid;
+
+void cf_place_know(const struct cf_known *told) {
+    known = *told;
+    knowing_pid = getpid();
+}
+
+size_t cf_place_copy(char *into, size_t capacity, const char *text) {
+    size_t length = strlen(text), kept = length < capacity ? length : capacity - 1;
+    memcpy(into, text, kept);
+    into[kept] = '\0';
+    return length;
+}
+
 uint64_t cf_place_pid_namespace(void) {
+    if (known.pid_namespace != 0 && knowing_pid == getpid())
+        return known.pid_namespace;
     struct stat status;
     return stat("/proc/self/ns/pid", &status) == 0 ? (uint64_t)status.st_ino : 0;
 }
 
 void cf_place_boot_id(char *boot_id, size_t capacity) {
-    if (cf_place_read("/proc/sys/kernel/random/boot_id", boot_id, capacity) > 0)
+    if (known.boot_id[0] != '\0')
+        cf_place_copy(boot_id, capacity, known.boot_id);
+    else if (cf_place_read("/proc/sys/kernel/random/boot_id", boot_id, capacity) > 0)
         boot_id[strcspn(boot_id, "\n")] = '\0';
     else
         boot_id[0] = '\0';
+}
+
+size_t cf_place_command_line(char *text, size_t capacity) {
+    if (!known.arguments || knowing_pid != getpid()) {
+        long length = cf_place_read("/proc/self/cmdline", text, capacity);
+        return length > 0 ? (size_t)length : 0;
+    }
+    size_t used = 0;
+    for (size_t i = 0; i < known.argument_count && used < capacity - 1; i++) {
+        size_t length = strlen(known.arguments[i]) + 1, room = capacity - 1 - used;
+        size_t kept = length < room ? length : room;
+        memcpy(text + used, known.arguments[i], kept);
+        used += kept;
+    }
+    text[used] = '\0';
+    known.arguments = NULL; /* once: the program may write over them */
+    return used;
 }
 
 int cf_place_open(const char *directory) {

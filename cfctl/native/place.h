@@ -31,6 +31,27 @@ uint64_t cf_place_pid_namespace(void);
 /* Writes this boot's id, "" where the kernel tells none. */
 void cf_place_boot_id(char *boot_id, size_t capacity);
 
+/* Writes the arguments the process was started with, each ended by NUL, as far as they fit; returns
+ * their length, 0 where they can not be read. */
+size_t cf_place_command_line(char *text, size_t capacity);
+
+/* What the process has been told of itself, or sees. Each first look into /proc costs a new process
+ * 20 us, as the kernel makes its entries there. */
+struct cf_known {
+    char boot_id[40];             /* "" = not known */
+    uint64_t pid_namespace;       /* 0 = not known */
+    const char *const *arguments; /* NULL = not known; as the kernel laid them out */
+    size_t argument_count;
+};
+
+/* Lets the functions above tell what is known instead of looking: the boot always, the namespace
+ * but in a forked child, the arguments once. Before there are threads. */
+void cf_place_know(const struct cf_known *known);
+
+/* As snprintf of "%s", which costs a new process some page faults: the length of the text, which
+ * was cut when that is not below the capacity. */
+size_t cf_place_copy(char *into, size_t capacity, const char *text);
+
 /* Reads a small file into a NUL-terminated buffer; its length, or -1. */
 long cf_place_read(const char *path, char *buffer, size_t capacity);
 

@@ -19,11 +19,8 @@ static inline struct cf_span *cf_span_push(struct cf_thread *thread, uint32_t in
     if (cf_unlikely(thread->depth >= thread->capacity))
         return cf_span_push_slowly(thread, instrument, key);
     struct cf_span *span = &thread->spans[thread->depth++];
-    span->what = instrument;
-    if (key != NULL) {
-        span->what |= CF_SPAN_KEYED;
-        span->key = key;
-    }
+    span->what = instrument | (key != NULL ? CF_SPAN_KEYED : 0);
+    span->key = key;
     span->child_ticks = 0;
     span->payload = cf_process_payload(thread, instrument);
     return span;

@@ -16,7 +16,8 @@ struct cf_span {
     uint64_t start_tick;
     uint64_t child_ticks; /* of the spans that ended directly inside of this one */
     void *payload;        /* the thread's shard; NULL = refused, or lost by a fork */
-    const void *key;      /* with CF_SPAN_KEYED: the frame of a generator that runs */
+    const void *key;      /* with CF_SPAN_KEYED: the frame of a generator that runs; else NULL, or
+                             the code of a function that is timed by name */
     uint64_t what;        /* the instrument and bits CF_SPAN_...: one comparison tells all */
 };
 

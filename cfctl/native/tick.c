@@ -18,6 +18,7 @@ uint32_t cf_tick_vdso_faults = 0;
 
 static pthread_once_t select_once = PTHREAD_ONCE_INIT;
 static enum cf_gate selected_gate = CF_GATE_ARCHITECTURE;
+static bool counter_is_trusted;
 
 static const char *const gate_texts[] = {
     [CF_GATE_OPEN] = "the CPU's counter is usable",
@@ -69,6 +70,7 @@ static bool tsc_read_faults(void) {
 #endif
 }
 
+/* On a guest each CPUID is an exit to the host, 5 us and more. */
 static enum cf_gate check_cpu(void) {
 #if defined(CF_TICK_PORTABLE)
     return CF_GATE_ARCHITECTURE;
@@ -78,8 +80,6 @@ static enum cf_gate check_cpu(void) {
         return CF_GATE_NO_TSC;
     if (!__get_cpuid(0x80000007, &eax, &ebx, &ecx, &edx) || !(edx & (1u << 8)))
         return CF_GATE_NOT_INVARIANT;
-    if (tsc_read_faults())
-        return CF_GATE_PRCTL;
     return CF_GATE_OPEN;
 #elif defined(__aarch64__)
     return CF_GATE_OPEN;
@@ -121,18 +121,25 @@ static enum cf_gate check_cost(void) {
 static void select_source(void) {
     const char *requested = getenv("CFCTL_TICK_SOURCE");
     enum cf_gate gate = CF_GATE_OPEN;
+    bool faults = tsc_read_faults();
     if (requested && strcmp(requested, "os") == 0)
         gate = CF_GATE_REQUESTED;
-    if (gate == CF_GATE_OPEN)
+    if (gate == CF_GATE_OPEN && !counter_is_trusted)
         gate = check_cpu();
-    if (gate == CF_GATE_OPEN)
+    if (gate == CF_GATE_OPEN && faults)
+        gate = CF_GATE_PRCTL;
+    if (gate == CF_GATE_OPEN && !counter_is_trusted)
         gate = check_clocksource();
-    if (gate == CF_GATE_OPEN)
+    if (gate == CF_GATE_OPEN && !counter_is_trusted)
         gate = check_cost();
     selected_gate = gate;
-    cf_store_relaxed(&cf_tick_vdso_faults, tsc_read_faults());
+    cf_store_relaxed(&cf_tick_vdso_faults, faults);
     cf_store_release(&cf_tick_source_selected,
                      gate == CF_GATE_OPEN ? (uint32_t)CF_TICK_HARDWARE : (uint32_t)CF_TICK_OS);
+}
+
+void cf_tick_trust_counter(void) {
+    counter_is_trusted = true;
 }
 
 enum cf_tick_source cf_tick_select(void) {

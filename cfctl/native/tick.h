@@ -36,6 +36,10 @@ enum cf_gate {
  * Thread-safe, async-signal-unsafe. About 50 us on the first call (reads one sysfs file). */
 enum cf_tick_source cf_tick_select(void);
 
+/* Lets cf_tick_select trust another process of this boot that found the CPU's counter usable: what
+ * can differ from process to process is still checked. Without effect after the first call. */
+void cf_tick_trust_counter(void);
+
 /* Returns why cf_tick_select chose as it did; cf_gate_name is one word for programs, cf_gate_text
  * a clause for people. Both are static strings. */
 enum cf_gate cf_tick_gate(void);

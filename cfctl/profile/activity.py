@@ -66,7 +66,10 @@ class ActiveOperation:
 
 @dataclass(frozen=True, slots=True)
 class Activity(Document):
-    """What the operations of all processes that were read did in a window, busiest first."""
+    """What the operations of all processes that were read did in a window, busiest first.
+
+    `bus` is the report of the message bus over the same window (schema cfctl.bus), None where none runs.
+    """
 
     SCHEMA: ClassVar[str] = "cfctl.top"
     VERSION: ClassVar[int] = 1
@@ -76,6 +79,7 @@ class Activity(Document):
     processes: int
     operations: tuple[ActiveOperation, ...]
     problems: tuple[str, ...]
+    bus: Document | None = None
 
 
 @dataclass(frozen=True, slots=True)

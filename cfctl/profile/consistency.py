@@ -1,7 +1,7 @@
 """What can not be true of an operation's counters: damage shows as fields that contradict each other.
 
-A writer stores the fields of a sample one after the other: the histogram, then the count, the sum,
-the extremes, the errors. So fields may disagree by the samples that were on their way when the
+A writer stores the fields of a sample one after the other: the histogram, the moments, the count, the
+sum, the extremes, the errors (native/operation.h says what holds after each store). So fields may disagree by the samples that were on their way when the
 writer was killed, one for each shard that had an owner, and by any number while it runs.
 """
 

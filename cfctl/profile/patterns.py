@@ -1,4 +1,4 @@
-"""Functions named as MODULE:QUALNAME, as `--function` takes them."""
+"""Functions named as MODULE:QUALNAME or PACKAGE.*, as `--function` takes them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,32 @@ from cfctl.errors import InputError
 _MODULE: Final = re.compile(r"(?:[\w*?]+)(?:\.[\w*?]+)*")
 _QUALNAME: Final = re.compile(r"(?:[\w*?]+|<\w+>)(?:\.(?:[\w*?]+|<\w+>))*")
 _WILD: Final = frozenset("*?")
+_EVERYTHING_IN: Final = ".*"
+_MODULE_BODY: Final = "<module>"
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionPattern:
-    """A module's __name__ and a function's __qualname__; in both * and ? stand for any characters."""
+    """A module's __name__ and a function's __qualname__; in both * and ? stand for any characters.
+
+    With `inside` the functions of the modules that a package holds are meant too. A module's own
+    body, which runs once as it is imported, is no function: wildcards do not stand for it.
+    """
 
     module: str
     qualname: str
+    inside: bool = False
 
     def __str__(self) -> str:
-        return f"{self.module}:{self.qualname}"
+        return self.module + _EVERYTHING_IN if self.inside else f"{self.module}:{self.qualname}"
 
     def matches(self, module: str, qualname: str) -> bool:
         """Return whether a function of that module and qualified name is meant."""
-        return _matches(self.module, module) and _matches(self.qualname, qualname)
+        if qualname == _MODULE_BODY != self.qualname or not _matches(self.qualname, qualname):
+            return False
+        return _matches(self.module, module) or (
+            self.inside and _matches(self.module + _EVERYTHING_IN, module)
+        )
 
     def matches_operation(self, name: str) -> bool:
         """Return whether an operation of this name was recorded for the pattern."""
@@ -40,15 +51,18 @@ def _matches(pattern: str, text: str) -> bool:
 
 
 def parse_pattern(text: str) -> FunctionPattern:
-    """Return the pattern in "json.decoder:JSONDecoder.decode" or "__main__:f".
+    """Return the pattern in "json.decoder:JSONDecoder.decode", "__main__:f" or "json.*".
 
     Raises InputError for anything else.
     """
+    package = text.removesuffix(_EVERYTHING_IN)
+    if package != text and _MODULE.fullmatch(package):
+        return FunctionPattern(package, "*", inside=True)
     module, colon, qualname = text.partition(":")
     if not colon or not _MODULE.fullmatch(module) or not _QUALNAME.fullmatch(qualname):
         raise InputError(
             f"'{text}' names no function.",
-            "It should be MODULE:NAME or MODULE:CLASS.NAME.",
+            "It should be MODULE:NAME, MODULE:CLASS.NAME, or PACKAGE.* for all in a package.",
             "Write it like json.decoder:JSONDecoder.decode, or __main__:work for the script itself.",
         )
     return FunctionPattern(module, qualname)

@@ -129,6 +129,8 @@ class Profiler:
     ) -> None:
         """Add a sample that was measured elsewhere, in nanoseconds; it counts as ended now.
 
+        Of values that follow each other within 0.3 ms only one in eight reads the clock, so that the
+        moment an operation was last seen may be that of one of the seven values before the last.
         In a hot loop keep the operation and call its `record`, which spares the look-up.
         """
         open_segment()

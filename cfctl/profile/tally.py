@@ -137,29 +137,6 @@ def tally_of(entry: Entry) -> Tally | None:
     )  # fmt: skip
 
 
-def histogram_tally(entry: Entry, histogram: str, count: str, name: str = "") -> Tally | None:
-    """Return an entry's histogram of durations as a tally, None when it is none; `count` names its counter.
-
-    Sum, extremes and out-of-range samples are those of the fields of these names, where there are any.
-    """
-    field = next((field for field in entry.fields if field.name == histogram), None)
-    buckets = entry.values.get(histogram)
-    if field is None or not isinstance(buckets, bytes) or field.unit not in UNITS:
-        return None
-    if field.sub_bits != _native.HISTOGRAM_SUB_BITS:
-        return None
-
-    def number(field_name: str) -> int | None:
-        value = entry.values.get(field_name)
-        return value if isinstance(value, int) else None
-
-    return Tally(
-        name or entry.name, (), number(count) or 0, None, number("sum") or 0, number("out_of_range") or 0, None,
-        _native.histogram_sparse(buckets), number("min"), number("max"), number("first_tick"), number("last_tick"),
-        unit=field.unit, gap="not counted",
-    )  # fmt: skip
-
-
 def merge(tallies: Iterable[Tally]) -> tuple[Tally, ...]:
     """Return one tally per name, labels and unit, in the order of their first appearance.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -40,6 +41,46 @@ class Trace(Document):
     overwritten: int
     spans: tuple[TraceSpan, ...]
     problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Samples of one thread that nest, as (start, end, sample) by their start; whole ns, so that ends agree.
+
+    `number` is 0, and above 0 for what overlaps without lying inside, as interleaved coroutines do.
+    """
+
+    thread: int
+    number: int
+    samples: list[tuple[int, int, TraceSpan]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Return what a viewer calls it."""
+        return f"thread {self.thread}" + (f", overlapping {self.number}" if self.number else "")
+
+
+def lanes(spans: Iterable[TraceSpan]) -> list[Lane]:
+    """Return the samples of each thread, which come by their start, spread over lanes in which they nest."""
+    threads: dict[int, list[tuple[Lane, list[int]]]] = {}
+    for span in spans:
+        start, end = round(span.start_ns), round(span.start_ns + span.duration_ns)
+        of_thread = threads.setdefault(span.thread, [])
+        free = (held for held in of_thread if _nests(held[1], start, end))
+        held = next(free, None)
+        if held is None:
+            held = (Lane(span.thread, len(of_thread)), [])
+            of_thread.append(held)
+        held[0].samples.append((start, end, span))
+        held[1].append(end)
+    return [lane for of_thread in threads.values() for lane, _ in of_thread]
+
+
+def _nests(open_ends: list[int], start: int, end: int) -> bool:
+    """Return whether a sample lies inside of those open at its start, after taking off those that are not."""
+    while open_ends and open_ends[-1] <= start:
+        open_ends.pop()
+    return not open_ends or end <= open_ends[-1]
 
 
 def trace_of_file(path: Path) -> Trace:

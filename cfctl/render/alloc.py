@@ -31,6 +31,8 @@ _PROBLEMS_SHOWN: Final = 10
 # The library reads a clock that costs nothing and steps by this at most (250 Hz kernels: 4 ms).
 _CLOCK_STEP_NS: Final = 10_000_000
 _CHART_HEIGHT: Final = 5
+# Sizes are exact below, and then have the digits that tell one class from the next.
+_ROUNDED_FROM_BYTES: Final = 10_000
 _BAR_WIDTH: Final = 24
 _GROWTH_STYLE: Final = {"steady": "green", "growing": "bold red", "inconclusive": "yellow"}
 _LIMIT_STYLE: Final = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.INCONCLUSIVE: "yellow"}
@@ -44,7 +46,7 @@ def render(report: AllocReport, console: Console, shown_unit: str | None) -> Non
         _process(process, console, shown_unit)
     hidden = len(report.processes) - _PROCESSES_SHOWN
     if hidden > 0:
-        console.print(cell(f"and {hidden} more processes; see --json", "dim"))
+        console.print(cell(f"and {hidden} more; see --json", "dim"))
     if len(report.processes) > 1:
         console.print()
         console.print(_totals(report.total, None, None, f"All {len(report.processes)} processes"))
@@ -87,8 +89,10 @@ def _process(process: ProcessAllocations, console: Console, shown_unit: str | No
     console.print(fact_table(_facts(process, shown_unit)))
     _chart(process, console, shown_unit)
     if len(process.threads) > 1 or process.shared.allocations:
+        console.print()
         console.print(_threads(process))
     if process.sizes:
+        console.print()
         console.print(_sizes(process.sizes, console))
     for line in _remarks(process):
         console.print(cell(line, "yellow"), soft_wrap=True)
@@ -116,10 +120,12 @@ def _facts(process: ProcessAllocations, shown_unit: str | None) -> Iterator[tupl
         f"{_bytes(process.inherited_bytes)} of it from before the fork" if process.inherited_bytes else ""
     )
     yield "live", f"{_bytes(process.live_bytes)} in {process.live_blocks} blocks", inherited
-    at = format_quantity(max(process.peak_at_ns, _CLOCK_STEP_NS), "ns", shown_unit=shown_unit)
+    # Its clock may be a step ahead of the end.
+    peak_at_ns = min(process.peak_at_ns, process.elapsed_ns or process.peak_at_ns)
+    at = format_quantity(max(peak_at_ns, _CLOCK_STEP_NS), "ns", shown_unit=shown_unit)
     when = f"after {at}" if process.peak_at_ns > _CLOCK_STEP_NS else f"within {at}"
     error = _bytes(process.peak.uncertainty)
-    yield "peak", f"{_bytes(process.peak.value)} ± {error}", when
+    yield "peak", f"{_bytes(process.peak.value)}, known to {error}", when
     verdict = process.growth.verdict
     yield "growth", Text(verdict, style=_GROWTH_STYLE[verdict]), _slope(process.growth)
 
@@ -144,13 +150,13 @@ def _chart(process: ProcessAllocations, console: Console, shown_unit: str | None
     points = [(float(point.time_ns), float(point.live_bytes)) for point in process.timeline]
     side = "|" if plain else "│"
     lines = step_chart(points, float(process.elapsed_ns), width, _CHART_HEIGHT, plain)
+    console.print()
     console.print(cell("live bytes over time", "bold"))
     for number, line in enumerate(lines):
         name = label if number == 0 else "0 B" if number == len(lines) - 1 else ""
         console.print(Text(f"{name:>{len(label)}} {side}{line}"), no_wrap=True, overflow="crop")
     end = format_quantity(process.elapsed_ns, "ns", shown_unit=shown_unit)
     console.print(Text(f"{'':>{len(label)}}  0{end:>{width - 1}}"), no_wrap=True, overflow="crop")
-    console.print()
 
 
 def _threads(process: ProcessAllocations) -> Table:
@@ -196,6 +202,8 @@ def _sizes(sizes: Sequence[SizeClass], console: Console) -> Table:
 
 
 def _range(size: SizeClass) -> str:
+    if size.from_bytes >= _ROUNDED_FROM_BYTES:
+        return f"{_bytes(size.from_bytes)} to {_bytes(size.below_bytes)}"
     last = size.below_bytes - 1
     return f"{size.from_bytes} B" if last == size.from_bytes else f"{size.from_bytes}..{last} B"
 
@@ -203,8 +211,9 @@ def _range(size: SizeClass) -> str:
 def _remarks(process: ProcessAllocations) -> Iterator[str]:
     yield from process.bypass
     if process.shards_refused:
+        threads = "thread" if process.shards_refused == 1 else "threads"
         yield (
-            f"{process.shards_refused} threads found no room in the segment and counted together, nothing is lost; "
+            f"{process.shards_refused} {threads} found no room in the segment and counted together, nothing is lost; "
             "raise CFCTL_SEGMENT_LIMIT or free space"
         )
     if process.children.allocations:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.padding import Padding
+
+from cfctl.records import Verdict
 from cfctl.render.table import cell, column_table, status_cell
 from cfctl.units import choose_unit, format_quantity
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
-    from rich.text import Text
 
     from cfctl.monitor.check import CheckDocument, TargetResult
     from cfctl.records import Measurement
 
 
 def render(document: CheckDocument, console: Console, shown_unit: str | None) -> None:
-    """Print one row per target, what it was measured on, and the verdict over all."""
+    """Print one row per result, what each was measured on and what explains a miss, then the verdict over all."""
     table = column_table(
         [
             ("target", "left"),
-            ("value", "right"),
+            ("measured", "right"),
             ("wanted", "left"),
-            ("severity", "left"),
+            ("margin", "right"),
             ("verdict", "left"),
         ]
     )
@@ -31,14 +35,27 @@ def render(document: CheckDocument, console: Console, shown_unit: str | None) ->
             cell(result.target.name),
             cell(with_error(result.measurement, shown_unit)),
             cell(_wanted(result, shown_unit)),
-            cell(result.target.severity),
+            cell(format_quantity(result.margin, result.target.unit, digits=3, shown_unit=shown_unit)),
             status_cell(result.verdict),
         )
-    console.print(table)
-    console.print()
+    if document.results:
+        console.print(table)
+        console.print()
     for result in document.results:
-        console.print(_line(result, shown_unit))
-    console.print(cell("verdict: ") + status_cell(document.verdict))
+        target = result.target
+        console.print(
+            cell(target.name, "bold") + cell(f" ({target.metric}, {target.severity}): {result.subject}")
+        )
+        for detail in _details(result, shown_unit):
+            console.print(Padding(cell(detail), (0, 0, 0, 2)))
+    for apart in document.not_applicable:
+        console.print(cell(apart.target.name, "bold") + cell(f": not applicable. {apart.reason}"))
+    for note in document.notes:
+        console.print(cell(note))
+    if document.runs > 1:
+        console.print(cell(f"medians of {document.runs} runs, ± covers their spread"))
+    verdict = cell("verdict: ") + status_cell(document.verdict)
+    console.print(verdict if document.results else verdict + cell(" (nothing was judged)"))
 
 
 def with_error(measurement: Measurement, shown_unit: str | None) -> str:
@@ -59,11 +76,16 @@ def _wanted(result: TargetResult, shown_unit: str | None) -> str:
     return f"{target.operator} {format_quantity(target.threshold, target.unit, shown_unit=shown_unit)}"
 
 
-def _line(result: TargetResult, shown_unit: str | None) -> Text:
-    line = cell(result.target.name, "bold") + cell(f": {result.subject}")
+def _details(result: TargetResult, shown_unit: str | None) -> Iterator[str]:
     if result.measurement.reason:
-        line = line.append("\n  not measured: ").append_text(cell(result.measurement.reason))
+        yield f"not measured: {result.measurement.reason}"
     if result.resolution is not None and result.resolution.value is not None:
         step = format_quantity(result.resolution.value, result.resolution.unit, shown_unit=shown_unit)
-        line = line.append(f"\n  a single stamp resolves {step}")
-    return line
+        yield f"a single stamp resolves {step}"
+    if result.doubt:
+        yield f"missed, but: {result.doubt}"
+    if result.cause is not None:
+        yield f"cause: {result.cause.check}: {result.cause.found}"
+        yield f"fix: {result.cause.solution}"
+    elif result.verdict is Verdict.FAIL:
+        yield "cause: a quick diagnosis finds none; cfctl diagnose latency measures more"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from cfctl.render.table import STATUS_STYLE, cell
+from cfctl.render.table import STATUS_STYLE, cell, command_cell
 from cfctl.text import safe_text
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def _page(page: CheckPage, console: Console) -> None:
     for label, commands in (("now", here.commands.now), ("persist", here.commands.persist)):
         for number, command in enumerate(commands):
             # Never folded: a command is there to be copied.
-            console.print(_label("" if number else label) + cell(command, "bold"), soft_wrap=True)
+            console.print(_label("" if number else label) + command_cell(command, "bold"), soft_wrap=True)
     _labelled(console, "warning", here.warning)
-    console.print(_label("verify") + cell(page.verify, "bold"), soft_wrap=True)
+    console.print(_label("verify") + command_cell(page.verify, "bold"), soft_wrap=True)
 
 
 def _label(label: str) -> Text:

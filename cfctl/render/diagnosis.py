@@ -11,7 +11,7 @@ from cfctl.diagnose.impact import PER_SECOND
 from cfctl.diagnose.record import Actor, Status, Subject
 from cfctl.diagnose.subject import NOT_MEASURED
 from cfctl.records import Severity, Verdict
-from cfctl.render.table import STATUS_STYLE, cell, column_table, status_cell
+from cfctl.render.table import STATUS_STYLE, cell, column_table, command_cell, status_cell
 from cfctl.text import safe_text
 from cfctl.units import format_quantity
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cfctl.diagnose.budget import Budget
-    from cfctl.diagnose.record import Catalogue, CheckResult, Diagnosis
+    from cfctl.diagnose.diagnosis import Diagnosis
+    from cfctl.diagnose.record import Catalogue, CheckResult
 
 _LABEL_WIDTH: Final = 10
 _WHOSE: Final = {
@@ -167,7 +168,9 @@ def _summary(document: Diagnosis, console: Console) -> int:
     used += _lines(console, f"Host: {', '.join(fact for fact in facts if fact) or 'nothing could be read'}")
     seen = "one view only" if document.interval_s is None else f"counters over {document.interval_s:.1f} s"
     target = f", target process {document.pid}" if document.pid is not None else ""
-    if document.subject is not Subject.LATENCY:
+    if document.subject is Subject.TEMPORAL:
+        return used + _lines(console, f"Run: {seen}{target}")
+    if document.subject is Subject.MEMORY:
         segments = f", segments: {len(document.segments)}"
         return used + _lines(console, f"Run: {seen}{target}{segments}")
     measured = f", {document.measurements_reason}" if document.measurements_reason else ""
@@ -201,10 +204,10 @@ def _issue(result: CheckResult, console: Console) -> None:
     for label, commands in (("now", result.commands.now), ("persist", result.commands.persist)):
         for command in commands:
             # Never folded: a command is there to be copied.
-            console.print(_label(label) + cell(command, "bold"), soft_wrap=True)
+            console.print(_label(label) + command_cell(command, "bold"), soft_wrap=True)
             label = ""  # noqa: PLW2901
     if result.verify:
-        console.print(_label("verify") + cell(result.verify), soft_wrap=True)
+        console.print(_label("verify") + command_cell(result.verify), soft_wrap=True)
     _labelled(console, "warning", result.warning, "yellow")
     for index, evidence in enumerate(result.evidence[:_MAX_EVIDENCE]):
         text = f"{evidence.source}: {evidence.raw}"

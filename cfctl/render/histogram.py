@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
@@ -23,6 +24,8 @@ _BLOCKS: Final = " ▏▎▍▌▋▊▉█"
 _SERIES: Final = (1, 2, 5)
 _SHADES: Final = " ░▒▓█"
 _ASCII_SHADES: Final = " .:*#"
+# The width of what names a row of a shaded heat map.
+_ROW_LABEL: Final = 5
 # From cold to hot; readable on dark and on light ground.
 _HEAT: Final = ("green", "cyan", "yellow", "magenta", "red")
 
@@ -99,12 +102,13 @@ def heat_map(
 ) -> list[Table | Text]:
     """Return a symmetric matrix: numbers where they fit the width, one shaded character a pair else.
 
+    What is wider still comes in blocks of columns.
     `values` holds each pair once, the smaller label first.
     """
     low, high = min(values.values(), default=0.0), max(values.values(), default=0.0)
     if 6 + 7 * len(labels) <= console.width:
         return [_numbers(labels, values, (low, high))]
-    return list(_shades(labels, values, (low, high), ascii_only(console)))
+    return list(_shades(labels, values, (low, high), console))
 
 
 def _at(values: dict[tuple[int, int], float], row: int, column: int) -> float | None:
@@ -128,19 +132,26 @@ def _shades(
     labels: Sequence[int],
     values: dict[tuple[int, int], float],
     span: tuple[float, float],
-    ascii_shade: bool,
+    console: Console,
 ) -> Iterable[Text]:
+    ascii_shade, room = ascii_only(console), max(1, console.width - _ROW_LABEL)
     legend = " ".join(
         f"{shade(low, *span, ascii_shade)} {low:.0f}"
         for low in (span[0] + (span[1] - span[0]) * level / 4 for level in range(4))
     )
     yield Text(f"{legend} ns and more")
-    for row in labels:
-        line = Text(f"{row:>4} ")
-        for column in labels:
-            value = _at(values, row, column)
-            if value is None:
-                line.append(" ")
-            else:
-                line.append(shade(value, *span, ascii_shade), style=heat_style(value, *span))
-        yield line
+
+    def shown(row: int, column: int) -> tuple[str, str]:
+        value = _at(values, row, column)
+        return (" ", "") if value is None else (shade(value, *span, ascii_shade), heat_style(value, *span))
+
+    for start in range(0, len(labels), room):
+        columns = labels[start : start + room]
+        if len(columns) < len(labels):
+            yield Text(f"to CPU {columns[0]} to {columns[-1]}", style="bold")
+        for row in labels:
+            line = Text(f"{row:>{_ROW_LABEL - 1}} ")
+            # In runs: a cell of its own for each of 256 x 256 pairs takes rich many seconds.
+            for (char, style), run in groupby(shown(row, column) for column in columns):
+                line.append(char * len(list(run)), style=style)
+            yield line

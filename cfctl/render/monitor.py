@@ -7,16 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from cfctl.monitor.alerts import AlertState
+from cfctl.monitor.alerts import AlertState, absent
+from cfctl.monitor.targets import NoData
 from cfctl.render.bars import trend
+from cfctl.render.grid import grid
 from cfctl.render.operations import quantity
-from cfctl.render.table import STATUS_STYLE, ascii_only, cell, column_table
+from cfctl.render.table import STATUS_STYLE, ascii_only, cell
 from cfctl.text import safe_text
 from cfctl.units import format_quantity
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, JustifyMethod
     from rich.text import Text
 
     from cfctl.monitor.alerts import AlertBook, PerformanceAlert
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 _TREND_WIDTH: Final = 12
 _SMALL_TREND: Final = 6
 _ROWS_PER_SECTION: Final = 8
+_ALERTS: Final = 4
+_TARGET_COLUMNS: Final[tuple[tuple[str, JustifyMethod], ...]] = (
+    ("target", "left"), ("of", "left"), ("value", "right"), ("wanted", "left"), ("state", "left"), ("trend", "left"),
+)  # fmt: skip
 _NAME_WIDTH: Final = 34
 _OF_WIDTH: Final = 16
 _FLOWS: Final = (
@@ -96,11 +101,14 @@ class Dashboard:
         for line in self._machine(snapshot, plain):
             console.print(line, overflow="ellipsis", no_wrap=True)
         console.print()
-        console.print(self._target_table(document, shown_unit, plain))
-        for alert in (alert for alert in document.alerts if alert.state is AlertState.FIRING):
-            console.print(_alert_text(alert, snapshot.unix_ns))
+        console.print(self._target_table(document, shown_unit, console.width, plain))
+        firing = [alert for alert in document.alerts if alert.state is AlertState.FIRING]
+        for before, alert in zip((None, *firing), firing[:_ALERTS], strict=False):
+            console.print(_alert_text(alert, snapshot.unix_ns, before))
+        if len(firing) > _ALERTS:
+            console.print(cell(f"and {len(firing) - _ALERTS} more alerts", "dim"))
         for section in SECTIONS:
-            table = _section_table(section, snapshot, shown_unit)
+            table = _section_table(section, snapshot, shown_unit, console.width, plain)
             if table is not None:
                 console.print(table)
         if not document.targets_current:
@@ -138,26 +146,22 @@ class Dashboard:
                 lines.append(line)
         return lines
 
-    def _target_table(self, document: Observation, shown_unit: str | None, plain: bool) -> Table:
-        table = column_table(
-            [("target", "left"), ("of", "left"), ("value", "right"), ("wanted", "left"), ("state", "left"),
-             ("trend", "left")]
-        )  # fmt: skip
-        for column in table.columns:
-            column.no_wrap = True
+    def _target_table(self, document: Observation, shown_unit: str | None, width: int, plain: bool) -> Text:
+        rows = []
         states = {(alert.target, alert.labels): alert for alert in document.alerts}
         for target in self.book.targets:
             wanted = (
                 f"{target.operator} {format_quantity(target.threshold, target.unit, shown_unit=shown_unit)}"
             )
-            for series in target.matching(document.snapshot)[:_ROWS_PER_SECTION]:
+            nothing = () if target.no_data is NoData.OK else (absent(target),)
+            for series in target.matching(document.snapshot)[:_ROWS_PER_SECTION] or nothing:
                 alert = states.get((target.name, series.labels))
-                table.add_row(
-                    cell(target.name), cell(_of(series)), cell(shown(series.measurement, shown_unit)),
-                    cell(wanted), _state(alert, series, document.snapshot.unix_ns),
-                    cell(trend(self.history.values(series.metric, series.labels), _SMALL_TREND, plain)),
+                trend_bars = trend(self.history.values(series.metric, series.labels), _SMALL_TREND, plain)
+                rows.append(
+                    (cell(target.name), cell(_of(series)), cell(shown(series.measurement, shown_unit)),
+                     cell(wanted), _state(alert, series, document.snapshot.unix_ns), cell(trend_bars))
                 )  # fmt: skip
-        return table
+        return grid(_TARGET_COLUMNS, rows, width, plain)
 
 
 def value(snapshot: Snapshot, metric: str) -> str:
@@ -177,9 +181,9 @@ def _last_label(series: Series) -> str:
 
 
 def _of(series: Series) -> str:
-    """Return whose series it is: its labels without the process's name; "" for the machine's."""
-    own = [f"pid {value}" if name == "pid" else value for name, value in series.labels if name != "process"]
-    return safe_text(" ".join(own), _OF_WIDTH)
+    """Return whose series it is, as one word: its labels without the process's name; "" for the machine's."""
+    own = [f"pid={value}" if name == "pid" else value for name, value in series.labels if name != "process"]
+    return safe_text("/".join(own).replace(" ", "_"), _OF_WIDTH)
 
 
 def _state(alert: PerformanceAlert | None, series: Series, now_unix_ns: int) -> Text:
@@ -196,10 +200,11 @@ def _since(alert: PerformanceAlert, now_unix_ns: int) -> str:
     return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
 
 
-def _alert_text(alert: PerformanceAlert, now_unix_ns: int) -> Text:
+def _alert_text(alert: PerformanceAlert, now_unix_ns: int, before: PerformanceAlert | None) -> Text:
+    """Return an alert with its cause, which stands once where it is that of the alert before too."""
     text = cell(alert_line(alert), STATUS_STYLE.get(alert.severity, "yellow"))
     text.append(f", for {_since(alert, now_unix_ns)}")
-    if alert.cause is not None:
+    if alert.cause is not None and (before is None or before.cause != alert.cause):
         text.append("\n  cause  ").append_text(cell(f"{alert.cause.check}: {alert.cause.found}"))
         text.append("\n  do     ").append_text(cell(alert.cause.solution))
     return text
@@ -210,7 +215,9 @@ def alert_line(alert: PerformanceAlert) -> str:
     return safe_text(f"{alert.severity.upper()} {alert.target}: {alert.description}", 400)
 
 
-def _section_table(section: Section, snapshot: Snapshot, shown_unit: str | None) -> Table | None:
+def _section_table(
+    section: Section, snapshot: Snapshot, shown_unit: str | None, width: int, plain: bool
+) -> Text | None:
     rows: dict[Labels, dict[str, Series]] = {}
     for _, metric in section.columns:
         for series in snapshot.of(metric):
@@ -218,19 +225,21 @@ def _section_table(section: Section, snapshot: Snapshot, shown_unit: str | None)
     if not rows:
         return None
     ordered = sorted(rows.items(), key=lambda row: -_number(row[1].get(section.order)))
-    table = column_table(
-        [(section.title, "left"), ("pid", "right"), *((name, "right") for name, _ in section.columns)]
-    )
-    for labels, found in ordered[:_ROWS_PER_SECTION]:
-        known = dict(labels)
-        cells = [
-            cell(shown(found[metric].measurement, shown_unit)) if metric in found else cell("-")
-            for _, metric in section.columns
-        ]
-        table.add_row(cell(_name(section, labels)), cell(known.get("pid", "-")), *cells)
+    columns: list[tuple[str, JustifyMethod]] = [(section.title, "left"), ("pid", "right")]
+    columns += [(name, "right") for name, _ in section.columns]
+    cells = [
+        (
+            cell(_name(section, labels)), cell(dict(labels).get("pid", "-")),
+            *(
+                cell(shown(found[metric].measurement, shown_unit)) if metric in found else cell("-")
+                for _, metric in section.columns
+            ),
+        )
+        for labels, found in ordered[:_ROWS_PER_SECTION]
+    ]  # fmt: skip
+    table = grid(columns, cells, width, plain)
     if len(ordered) > _ROWS_PER_SECTION:
-        table.caption = f"and {len(ordered) - _ROWS_PER_SECTION} more"
-        table.caption_justify = "left"
+        table.append(f"\nand {len(ordered) - _ROWS_PER_SECTION} more", "dim italic")
     return table
 
 

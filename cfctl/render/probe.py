@@ -193,6 +193,7 @@ def render_core_to_core(document: CoreToCore, console: Console, shown_unit: str 
         if found:
             shown = [_time(ns, shown_unit) for ns in (min(found), statistics.median(found), max(found))]
             table.add_row(cell(variant), cell(relation), cell(len(found)), *map(cell, shown))
+    console.print()
     console.print(table)
     loads = [(f"{pair.cpu_a}-{pair.cpu_b} {pair.variant}", pair.load) for pair in document.pairs]
     rows = [_policy_row(document.scheduling), *_clock_rows(document.clock, shown_unit)]

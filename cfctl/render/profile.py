@@ -123,7 +123,9 @@ def _process_lines(processes: Sequence[RecordedProcess]) -> Iterator[Text]:
 
 
 def _footnotes(report: ProfileReport, tree: bool) -> Iterator[str]:
-    if len(report.operations) < report.recorded_operations:
+    if report.recorded_operations and not report.operations:
+        yield f"No operation matches; there are {report.recorded_operations}, which --filter leaves out"
+    elif len(report.operations) < report.recorded_operations:
         yield (
             f"{len(report.operations)} of {report.recorded_operations} operations; "
             "more with --top N, others with --sort and --filter"

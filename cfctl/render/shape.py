@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cfctl.probe.distribution import Histogram
+from cfctl.probe.distribution import LOW_N, Histogram
 from cfctl.render.histogram import histogram_table
 from cfctl.render.operations import errors, name_cell, quantity
 from cfctl.render.table import cell, fact_table
@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cfctl.profile.shape import OperationShape
+    from cfctl.records import Measurement
+
+
+def _remark(measured: Measurement) -> str:
+    """Return why there is no value, where the value's place does not say it already."""
+    return "" if measured.reason in {None, LOW_N} else str(measured.reason)
 
 
 def render(document: OperationShape, console: Console, shown_unit: str | None) -> None:
@@ -29,7 +35,7 @@ def render(document: OperationShape, console: Console, shown_unit: str | None) -
         ("p90", operation.p90), ("p99", operation.p99), ("p99.9", operation.p99_9), ("p99.99", operation.p99_99),
         ("max", operation.max),
     )  # fmt: skip
-    rows += [(name, quantity(measured, shown_unit), measured.reason or "") for name, measured in times]
+    rows += [(name, quantity(measured, shown_unit), _remark(measured)) for name, measured in times]
     console.print(fact_table(rows))
     if document.unit != "ns":
         console.print(cell("Times are in ticks: the clock's rate is not known", "dim"))

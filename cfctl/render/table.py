@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console, JustifyMethod
 
+_MAX_COMMAND = 100_000
+
 STATUS_STYLE = {
     "pass": "green", "fail": "bold red", "inconclusive": "yellow", "issue": "bold red", "error": "bold red",
     "unobservable": "yellow", "not_applicable": "dim", "critical": "bold red", "high": "red", "medium": "yellow",
@@ -61,6 +63,11 @@ def fact_table(rows: Iterable[tuple[str, str | Text, str]], title: str | None = 
 def cell(value: object, style: str = "") -> Text:
     """Return text from anywhere as a cell that can hold no markup and no escape sequence."""
     return Text(safe_text(value), style=style)
+
+
+def command_cell(command: str, style: str = "") -> Text:
+    """Return a command whole: one that is cut is worse than none. A list of CPUs may take hundreds of characters."""
+    return Text(safe_text(command, _MAX_COMMAND), style=style)
 
 
 def status_cell(status: str) -> Text:

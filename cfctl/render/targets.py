@@ -58,4 +58,8 @@ def wanted(target: Target, shown_unit: str | None) -> str:
     """Return what a target wants in words: "memory_rss < 100 MB where pid 12*"."""
     where = ", ".join(f"{name} {pattern}" for name, pattern in target.where)
     threshold = format_quantity(target.threshold, target.unit, shown_unit=shown_unit)
-    return f"{target.metric} {target.operator} {threshold}" + (f" where {where}" if where else "")
+    return (
+        f"{target.metric} {target.operator} {threshold}"
+        + (f" where {where}" if where else "")
+        + (" under load" if target.under_load else "")
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import struct
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -44,28 +43,32 @@ def _merged(
     field: Field, fields: Sequence[Field], payloads: Sequence[memoryview]
 ) -> int | float | bytes | None:
     if field.type is FieldType.HISTOGRAM:
-        latest = [f for f in fields if f.type is FieldType.LATEST and f.parameter == field.offset]
-        return _with_latest(_merged_histogram(field, payloads), latest, payloads)
+        merged = _merged_histogram(field, payloads)
+        for latest in fields:
+            if latest.type is FieldType.LATEST and latest.parameter == field.offset:
+                _add_latest(merged, latest, payloads)
+        return bytes(merged)
     if field.type is FieldType.RING:
         return b"".join(_ring_slots(field, payload) for payload in payloads)
-    scalar = _SCALARS[field.type]
-    values: list[float] = [scalar.unpack_from(payload, field.offset)[0] for payload in payloads]
+    unpack = _SCALARS[field.type].unpack_from
+    values: list[float] = [unpack(payload, field.offset)[0] for payload in payloads]
     if field.type is FieldType.U64 and field.merge is MergeRule.MIN:
         values = [value for value in values if value != U64_MAX]
-    values = [value for value in values if not math.isnan(value)]
+    elif field.type is FieldType.F64:
+        values = [value for value in values if not math.isnan(value)]
+    if len(values) == 1:
+        return values[0]
     return _RULES[field.merge](values) if values else None
 
 
-def _with_latest(histogram: bytes, latest: Sequence[Field], payloads: Sequence[memoryview]) -> bytes:
-    """Return a histogram with the sample of each shard that it does not hold yet."""
-    buckets = array("Q", histogram)
-    for field in latest:
-        for payload in payloads:
-            (number,) = _U64.unpack_from(payload, field.offset)
-            # A number beyond the histogram is damage, which shows: the count is of one sample more.
-            if 0 < number <= len(buckets):
-                buckets[number - 1] = min(buckets[number - 1] + 1, U64_MAX)
-    return buckets.tobytes()
+def _add_latest(histogram: bytearray, latest: Field, payloads: Sequence[memoryview]) -> None:
+    """Add the sample of each shard that its histogram does not hold yet."""
+    for payload in payloads:
+        (number,) = _U64.unpack_from(payload, latest.offset)
+        # A number beyond the histogram is damage, which shows: the count is of one sample more.
+        if 0 < number <= len(histogram) // 8:
+            (samples,) = _U64.unpack_from(histogram, 8 * (number - 1))
+            _U64.pack_into(histogram, 8 * (number - 1), min(samples + 1, U64_MAX))
 
 
 def _ring_slots(field: Field, payload: memoryview) -> bytes:
@@ -75,19 +78,20 @@ def _ring_slots(field: Field, payload: memoryview) -> bytes:
     return words[: (field.count - 1) * field.parameter // 8 + 1 : field.parameter // 8].tobytes()
 
 
-def _merged_histogram(field: Field, payloads: Sequence[memoryview]) -> bytes:
+def _merged_histogram(field: Field, payloads: Sequence[memoryview]) -> bytearray:
     size = 8 * field.count
-    parts = [payload[field.offset : field.offset + size] for payload in payloads]
-    if len(parts) == 1:
-        return bytes(parts[0])
-    return merge_histograms(parts) if parts else bytes(size)
+    return _sum([payload[field.offset : field.offset + size] for payload in payloads], size)
 
 
 def merge_histograms(parts: Sequence[bytes | memoryview]) -> bytes:
     """Return the sum of equally long histograms, bucket by bucket, saturating at UINT64_MAX."""
+    return bytes(_sum(parts, 0))
+
+
+def _sum(parts: Sequence[bytes | memoryview], size_of_none: int) -> bytearray:
     from cfctl import _native
 
-    merged = bytearray(parts[0])
+    merged = bytearray(parts[0]) if parts else bytearray(size_of_none)
     for part in parts[1:]:
         _native.histogram_merge(merged, bytes(part))
-    return bytes(merged)
+    return merged

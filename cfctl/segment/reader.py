@@ -40,6 +40,13 @@ def parse_header(data: bytes, problems: list[str]) -> SegmentHeader:
     Raises SegmentError for anything that is no segment, is not finished being made, or is of a
     newer format.
     """
+    start = data[: len(layout.MAGIC)]
+    if any(start) and not layout.MAGIC.startswith(start):
+        raise SegmentError(
+            "The file is no segment.",
+            "It does not start with the segment's magic.",
+            "Name a segment that `cfctl segments list` shows, or a report saved as JSON.",
+        )
     if len(data) < layout.HEADER_BYTES:
         raise SegmentError(
             "The segment has no complete header.",
@@ -54,7 +61,7 @@ def parse_header(data: bytes, problems: list[str]) -> SegmentHeader:
     if magic != layout.MAGIC:
         raise SegmentError(
             "The file is no segment.",
-            "It does not start with the segment's magic." if any(magic) else "Its header is not written yet.",
+            "Its header is not written yet.",
             "Name a segment that `cfctl segments list` shows.",
         )
     if version > layout.FORMAT_VERSION:

@@ -91,13 +91,14 @@ class CausalityMonitor:
 class TraceEvent:
     """An event of a trace: a process sent or received a message, and the stamp its clock gave then.
 
-    Events of one process stand in its own order; the order between processes does not matter.
+    Events of one process stand in its own order; the order between processes does not matter. `hlc` is None
+    for a receipt that is only known from a declared dependency: it is after its sending, and not judged itself.
     """
 
     kind: Literal["send", "receive"]
     process: int
     message: MessageId
-    hlc: int
+    hlc: int | None
     dependencies: tuple[MessageId, ...] = ()
 
 
@@ -228,14 +229,17 @@ class _Verifier:
         process.clock[process.index] += 1
         # Each component counts the events of one process that are in this one's past, itself included.
         self.ordered_pairs += sum(process.clock) - 1
-        if event.hlc <= process.last_hlc:
-            self._note("hlc_order", number, f"stamped {event.hlc}, after {process.last_hlc} here")
-        if sending is not None and event.hlc <= sending.hlc:
-            self._note("hlc_order", number, f"stamped {event.hlc}, its sending {sending.hlc}")
-        process.last_hlc = max(process.last_hlc, event.hlc)
+        if event.hlc is None:
+            process.last_hlc = max(process.last_hlc, -1 if sending is None else sending.hlc)
+        else:
+            if event.hlc <= process.last_hlc:
+                self._note("hlc_order", number, f"stamped {event.hlc}, after {process.last_hlc} here")
+            if sending is not None and event.hlc <= sending.hlc:
+                self._note("hlc_order", number, f"stamped {event.hlc}, its sending {sending.hlc}")
+            process.last_hlc = max(process.last_hlc, event.hlc)
         if event.kind == "send":
             self._send(process, number)
-        else:
+        elif event.hlc is not None:
             self._receive(process, number, sending)
 
     def _send(self, process: _Process, number: int) -> None:
@@ -243,7 +247,7 @@ class _Verifier:
         if event.message in self.sent:
             self._note("resent", number, "a message of this publisher and sequence was sent before")
             return
-        self.sent[event.message] = _Sending(process.index, tuple(process.clock), event.hlc)
+        self.sent[event.message] = _Sending(process.index, tuple(process.clock), event.hlc or 0)
 
     def _receive(self, process: _Process, number: int, sending: _Sending | None) -> None:
         event = self.events[number]

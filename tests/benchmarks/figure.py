@@ -29,9 +29,22 @@ class Figure:
             return statistics.median(self.values)
         return min(self.values) if self.statistic == "min" else max(self.values)
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Return the interval of at least 95 % of the median, None of another statistic or too few values."""
+        if self.statistic != "median" or len(self.values) < 9:
+            return None
+        from cfctl.pool.bench import median_interval
+
+        return median_interval(self.values)[1:]
+
     def line(self) -> str:
-        """Return the figure as one line of the report."""
+        """Return the figure as one line of the report; a goal within the interval is not decided by the run."""
         ratio = f"  {self.value / self.reference:.2f}x {self.reference_name}" if self.reference else ""
         spread = f"[{min(self.values):.3g} .. {max(self.values):.3g}, n={len(self.values)}]"
         met = "met" if self.value <= self.goal else "MISSED"
+        if self.interval is not None:
+            low, high = self.interval
+            spread = f"(95 % {low:.3g} .. {high:.3g}) {spread}"
+            met += "" if not low <= self.goal < high else ", within the spread"
         return f"{self.name:<58} {self.statistic} {self.value:.3g} {self.unit} {spread}  goal <= {self.goal:g}  {met}{ratio}"

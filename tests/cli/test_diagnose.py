@@ -15,6 +15,7 @@ import pytest
 
 from cfctl import config
 from cfctl.cli.app import main
+from cfctl.cli.exit_codes import ExitCode
 from tests.hosts.fake_host import FakeHost
 
 if TYPE_CHECKING:
@@ -229,6 +230,15 @@ def test_low_issues_are_one_line_unless_they_are_asked_for(
     assert rule in run(capsys, "--sysroot", default_host, "--only", "FD_LIMIT")[1]
 
 
+@pytest.mark.parametrize("option", [("--cpus", "0"), ("--pm-qos", "0"), ("--storage", ".")])
+def test_what_to_measure_can_not_be_said_of_a_captured_host(
+    capsys: pytest.CaptureFixture[str], default_host: str, option: tuple[str, str]
+) -> None:
+    code, out, err = run(capsys, "--sysroot", default_host, *option)
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert f"{option[0]} measures this host" in err
+
+
 def test_costs_and_commands_that_verify_are_columns(
     capsys: pytest.CaptureFixture[str], default_host: str
 ) -> None:
@@ -267,11 +277,17 @@ def test_this_machine_is_diagnosed_without_an_error(tmp_path: Path) -> None:
 @pytest.mark.host
 @pytest.mark.parametrize("use", ["timer", "busy-poll", "ipc", "network"])
 def test_a_target_is_judged_on_this_machine(use: str) -> None:
-    done = cfctl("--target", "p50=10s", "--for", use, "--duration", "1s", "--only", "FD_LIMIT", "--json")
+    done = cfctl("--target", "p50=10s", "--for", use, "--duration", "200ms", "--only", "FD_LIMIT", "--json")
     found = json.loads(done.stdout)["budget"]
     # Ten seconds are met wherever the run was not disturbed.
     assert (done.returncode, found["verdict"]) in {(0, "pass"), (3, "inconclusive")}
-    assert found["estimate"]["low_ns"] <= found["estimate"]["value_ns"] <= found["estimate"]["high_ns"]
+    estimate = found["estimate"]
+    if estimate["value_ns"] is None:
+        # A machine that hardly let it run: too few samples, and it says so.
+        assert (found["verdict"], bool(estimate["reason"])) == ("inconclusive", True)
+    else:
+        known = [estimate[name] for name in ("low_ns", "value_ns", "high_ns") if estimate[name] is not None]
+        assert known == sorted(known)
 
 
 @pytest.mark.host

@@ -26,6 +26,10 @@ pytestmark = pytest.mark.host
 SAVED = str(Path(__file__).parents[1] / "golden" / "compare" / "calibration.json")
 # What a command needs to end soon; all others are run with --json alone.
 ARGUMENTS: dict[str, list[str]] = {
+    "bench": ["--section", "pool"],
+    "bus record": ["-o", "trace", "--duration", "20ms"],
+    "bus verify": [str(Path(__file__).parent / "bus_trace.jsonl")],
+    "diagnose temporal": ["--duration", "0", "--no-measure"],
     "bus bench": ["--duration", "50ms"],
     "check": ["--window", "200ms"],
     "calibrate": ["--duration", "10ms"],

@@ -68,7 +68,7 @@ def test_options_show_spellings_by_length_defaults_and_no_value_for_flags() -> N
     page = PAGES["cfctl-check.1"]
     assert "\\fB\\-o\\fR, \\fB\\-\\-output\\fR \\fIFILE\\fR\n" in page
     assert "\\fB\\-\\-json\\fR\n" in page
-    assert "How long CPU time is observed. Default: 1s.\n" in page
+    assert "Measure N times and take the medians. Default: 1.\n" in page
 
 
 def test_an_example_is_printed_as_it_stands() -> None:

@@ -235,6 +235,25 @@ def test_filter_keeps_matching_names_and_the_shares_of_the_whole(directory: Path
     assert "1 of 2 operations" in run("profile", "report", "--filter", "par*")[1]
 
 
+def test_a_filter_that_matches_nothing_is_an_empty_table_and_no_failure(directory: Path, run: Run) -> None:
+    segment(directory)
+    status, out, _ = run("profile", "report", "--filter", "nothing*")
+    assert status == 0
+    assert "No operation matches; there are 2, which --filter leaves out" in out
+    status, out, _ = run("profile", "report", "--filter", "nothing*", "--json")
+    document = json.loads(out)
+    assert (status, document["operations"], document["recorded_operations"]) == (0, [], 2)
+    assert run("profile", "report", "--tree", "--filter", "nothing*")[0] == 0
+
+
+def test_a_file_that_is_neither_a_segment_nor_a_report_is_told_so(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "report.txt").write_text("Total samples: 9")
+    status, _, err = run("profile", "report", str(tmp_path / "report.txt"))
+    assert status == 3
+    assert "The file is no segment." in err
+    assert "or a report saved as JSON" in err
+
+
 @pytest.mark.parametrize("format", ["csv", "markdown"])
 def test_the_rows_are_a_table_without_the_raw_buckets(format: str, directory: Path, run: Run) -> None:
     segment(directory)

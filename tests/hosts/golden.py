@@ -16,7 +16,7 @@ from cfctl.render.diagnosis import render, render_all
 from tests.hosts.fake_host import FakeHost
 
 if TYPE_CHECKING:
-    from cfctl.diagnose.record import Diagnosis
+    from cfctl.diagnose.diagnosis import Diagnosis
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "diagnose"
 # Each host with the process that is its target, if it has one.

@@ -78,13 +78,30 @@ static void test_size_classes_ascend_without_a_gap(void) {
     CHECK(cf_alloc_size_class((UINT64_C(1) << 40) - 1) == CF_ALLOC_SIZES - 1);
 }
 
+/* As the preload library does for a block of glibc's. */
+static void allocated(uint64_t requested, uint64_t usable) {
+    struct cf_allocations *shard = cf_alloc_thread.quick;
+    if (!shard)
+        cf_alloc_allocated_slowly(requested, usable);
+    else if (cf_alloc_count_allocated(shard, requested, usable))
+        cf_alloc_tell(&cf_alloc_thread);
+}
+
+static void freed(uint64_t usable) {
+    struct cf_allocations *shard = cf_alloc_thread.quick;
+    if (!shard)
+        cf_alloc_freed_slowly(usable);
+    else if (cf_alloc_count_freed(shard, usable))
+        cf_alloc_tell(&cf_alloc_thread);
+}
+
 static void *count_many(void *argument) {
     uint64_t number = (uint64_t)(uintptr_t)argument;
     for (uint64_t i = 0; i < CALLS; i++) {
-        cf_alloc_allocated(i % 700, i % 700 + number);
+        allocated(i % 700, i % 700 + number);
         if (i % 3 == 0)
             cf_alloc_reallocated(100, 100, 300);
-        cf_alloc_freed(i % 700 + number);
+        freed(i % 700 + number);
     }
     return NULL;
 }
@@ -117,7 +134,7 @@ static void test_forked_children_are_counted(void) {
         CHECK(child >= 0);
         if (child == 0) {
             for (int i = 0; i < calls; i++)
-                cf_alloc_allocated(8, 16);
+                allocated(8, 16);
             struct cf_segment_header *own = cf_load_acquire(&cf_owner_own.open_header);
             int is_own = own != NULL && own->pid == (uint64_t)getpid();
             _exit(is_own == (calls > 10) ? 0 : 1);
@@ -144,7 +161,8 @@ int main(void) {
     test_size_classes_ascend_without_a_gap();
     CHECK(mkdtemp(directory) != NULL);
     CHECK(cf_owner_configure(directory, "run", CF_SEGMENT_DEFAULT_LIMIT) == 0);
-    cf_alloc_allocated(10, 24); /* before there is a segment */
+    allocated(10, 24); /* before there is a segment */
+    cf_alloc_quick = 1;
     cf_alloc_begin(0);
     CHECK(cf_owner_own.open_result == 0);
     CHECK(counted(NULL, NULL).allocations == 1);

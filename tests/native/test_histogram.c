@@ -61,7 +61,48 @@ static void test_an_empty_histogram_has_no_quantile(void) {
     CHECK(value == -1);
 }
 
+static void test_what_came_since_is_the_difference_and_never_less_than_nothing(void) {
+    uint64_t earlier[4] = {1, 5, 0, 7}, later[4] = {3, 5, 2, 6}, part[4];
+    cf_histogram_since(part, later, earlier, 4);
+    CHECK(part[0] == 2 && part[1] == 0 && part[2] == 2 && part[3] == 0);
+}
+
+static void test_a_rank_is_found_in_its_bucket_and_none_beyond_the_last(void) {
+    uint64_t histogram[4] = {0, 2, 0, 3};
+    const uint64_t ranks[] = {1, 2, 3, 5, 6};
+    uint32_t found[5];
+    cf_histogram_at_ranks(histogram, 4, ranks, 5, found);
+    CHECK(found[0] == 1 && found[1] == 1 && found[2] == 3 && found[3] == 3 && found[4] == 4);
+}
+
+static void test_a_bucket_is_below_an_edge_when_all_of_it_is(void) {
+    static uint64_t histogram[CF_HISTOGRAM_BUCKETS];
+    histogram[cf_histogram_bucket(100)] = 1;
+    histogram[cf_histogram_bucket(1000)] = 2; /* holds 1000 to 1003 */
+    histogram[cf_histogram_bucket(5000)] = UINT64_MAX;
+    const double edges[] = {99, 100, 1002, 1003, 1e12};
+    uint64_t below[5];
+    cf_histogram_below(histogram, CF_HISTOGRAM_BUCKETS, 1, edges, 5, below);
+    CHECK(below[0] == 0 && below[1] == 1 && below[2] == 1 && below[3] == 3);
+    CHECK(below[4] == UINT64_MAX);
+    cf_histogram_below(histogram, CF_HISTOGRAM_BUCKETS, 0.5, edges, 5, below);
+    CHECK(below[0] == 1 && below[2] == 3);
+}
+
+static void test_the_moments_are_those_of_the_middles(void) {
+    uint64_t histogram[128] = {0};
+    double squares;
+    CHECK(cf_histogram_moments(histogram, 128, &squares) == 0 && squares == 0);
+    histogram[10] = 3;
+    histogram[14] = 1;
+    CHECK(cf_histogram_moments(histogram, 128, &squares) == 4 && squares == 12);
+}
+
 int main(void) {
+    test_what_came_since_is_the_difference_and_never_less_than_nothing();
+    test_a_rank_is_found_in_its_bucket_and_none_beyond_the_last();
+    test_a_bucket_is_below_an_edge_when_all_of_it_is();
+    test_the_moments_are_those_of_the_middles();
     test_every_value_lies_in_its_bucket();
     test_buckets_follow_each_other_without_a_gap();
     test_quantiles_are_those_of_the_sorted_values();

@@ -93,15 +93,16 @@ static void test_a_full_segment_refuses_and_counts(void) {
 }
 
 static void test_a_link_or_an_open_directory_is_refused(void) {
-    char link_path[64], open_path[64];
+    char link_path[64], open_path[64], missing_path[64];
     snprintf(link_path, sizeof link_path, "%s/link", directory);
     snprintf(open_path, sizeof open_path, "%s/open", directory);
+    snprintf(missing_path, sizeof missing_path, "%s/missing/below", directory);
     struct cf_segment segment;
     CHECK(symlink(directory, link_path) == 0);
     CHECK(cf_segment_open(&segment, link_path, NULL, CF_SEGMENT_DEFAULT_LIMIT) == -EPERM);
     CHECK(mkdir(open_path, 0700) == 0 && chmod(open_path, 0755) == 0);
     CHECK(cf_segment_open(&segment, open_path, NULL, CF_SEGMENT_DEFAULT_LIMIT) == -EPERM);
-    CHECK(cf_segment_open(&segment, "/nonexistent/a", NULL, CF_SEGMENT_DEFAULT_LIMIT) == -ENOENT);
+    CHECK(cf_segment_open(&segment, missing_path, NULL, CF_SEGMENT_DEFAULT_LIMIT) == -ENOENT);
     CHECK(unlink(link_path) == 0 && rmdir(open_path) == 0);
 }
 

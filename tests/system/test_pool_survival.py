@@ -65,19 +65,23 @@ def test_the_counters_outlive_a_killed_program_and_are_read_while_it_runs() -> N
 
 
 def test_a_forked_child_has_a_row_in_its_own_segment() -> None:
+    # Only the parent prints: unbuffered, two writers' digits and line ends would mix.
     code = (
         "import os, cfctl\n"
         "pool = cfctl.Pool(list, name='both')\n"
         "pool.acquire()\n"
         "child = os.fork()\n"
-        "pool.acquire() if child else [pool.acquire() for _ in range(5)]\n"
-        "print(child, flush=True)\n"
-        "child and os.waitpid(child, 0)\n"
+        "if child:\n"
+        "    print(child, os.waitpid(child, 0)[1])\n"
+        "else:\n"
+        "    [pool.acquire() for _ in range(5)]\n"
     )
     ended = python(code)
-    child = max(int(line) for line in ended.stdout.split())
-    assert pools(str(child))["pools"][0]["created"] == 5
-    assert pools(str(child))["pools"][0]["high_water"] == 6
+    assert ended.returncode == 0, ended.stderr
+    child, status = map(int, ended.stdout.split())
+    assert status == 0, ended.stderr
+    (pool,) = pools(str(child))["pools"]
+    assert (pool["created"], pool["high_water"]) == (5, 6)
 
 
 def test_a_program_that_ends_with_items_in_use_ends_well() -> None:
@@ -192,6 +196,12 @@ def shared(pool):
 def cleared(pool):
     _native.clear_garbage([Cycle(), {}, []])
 
+def segment(pool):
+    _native.segment_configure("unused", None, 1 << 20)
+    _native.segment_open()
+    _native.segment_pause(False)
+    _native.segment_bytes()
+
 def block(pool):
     with pool.item(): pass
 
@@ -199,7 +209,7 @@ def construct(pool):
     Pool(Item, None, 3, name=f"made {len(gc.callbacks)}", debug=True).acquire()
     BufferPool(1 << 16).acquire()
 
-calls = [construct, grow, hand_back, block, refuse, tracked, shared, cleared,
+calls = [construct, grow, hand_back, block, refuse, tracked, shared, cleared, segment,
          lambda pool: pool.acquire(), lambda pool: pool.stats(), lambda pool: pool.clear(), lambda pool: repr(pool)]
 gc.disable()
 total = 0

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from cfctl.diagnose.capture import Capture, CaptureRequest, capture
 from cfctl.diagnose.measurements import Measurements
 from cfctl.diagnose.offline import MOMENTS, open_captured
-from cfctl.diagnose.record import Diagnosis, Status
+from cfctl.diagnose.record import Status
 from cfctl.diagnose.requirements import hardware
 from cfctl.diagnose.run import Request, diagnose
 from cfctl.diagnose.stored import restored
@@ -34,6 +34,8 @@ from tests.hosts.fake_host import HOSTS, FakeHost, MemoryView
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from cfctl.diagnose.diagnosis import Diagnosis
 
 NAMES = sorted(path.stem for path in HOSTS.glob("*.toml"))
 REFUSALS = [errno.EPERM, errno.EINVAL, errno.EIO]
@@ -274,12 +276,17 @@ def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "more than 3 files" in refused(tmp_path, archived(*((member(f"a{i}"), b"") for i in range(4))))
 
 
+@functools.cache
+def _whole_archive() -> bytes:
+    return captured(FakeHost.load("docker_quota")).archive
+
+
 @settings(max_examples=60)
 @given(st.data())
 def test_a_damaged_archive_gives_one_message_or_the_whole_diagnosis(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    whole = captured(FakeHost.load("docker_quota")).archive
+    whole = _whole_archive()
     file = tmp_path_factory.mktemp("damaged") / "host.tar.gz"
     if data.draw(st.booleans()):
         damaged = whole[: data.draw(st.integers(0, len(whole) - 1))]

@@ -83,7 +83,7 @@ def test_a_step_is_refused_wherever_it_lies(step_at: int, step_ns: float) -> Non
     found = fit(points, slope)
     assert not found.valid
     assert found.step_ns == pytest.approx(step_ns, rel=0.01)
-    assert "stepped" in found.reason
+    assert "two groups" in found.reason
 
 
 def test_scattered_clusters_are_not_valid_and_no_step() -> None:

@@ -136,9 +136,7 @@ def test_an_id_may_be_any_64_bit_number() -> None:
 @pytest.mark.host
 def test_calibrated_time_is_the_reference_within_its_bound() -> None:
     for reference in ("raw", "monotonic", "realtime"):
-        # A loaded machine makes one that is degraded, and says so; what is held here is the bound of a valid one.
-        tries = (clock.calibrate(reference=reference) for _ in range(5))
-        made = next(each for each in tries if each.verdict == "valid")
+        made = clock.calibrate(reference=reference)
         before = _native.os_clock_ns(CLOCK_IDS[reference])
         now = clock.now_ns()
         after = _native.os_clock_ns(CLOCK_IDS[reference])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,12 +59,17 @@ def test_a_bad_attempt_is_repeated_and_then_widened() -> None:
 
 
 def test_widening_stops_at_three_seconds() -> None:
-    for duration_ns, widest_ns in ((2_000_000_000, 3_000_000_000), (5_000_000_000, 5_000_000_000)):
+    for duration_ns, widest_ns, tried in (
+        (100_000_000, 800_000_000, 5),
+        (1_000_000_000, 3_000_000_000, 4),
+        (2_000_000_000, 3_000_000_000, 3),
+        (5_000_000_000, 5_000_000_000, 2),
+    ):
         timeline = FakeTimeline()
-        _, budget_ns, _ = sample_until_valid(
+        _, budget_ns, attempts = sample_until_valid(
             duration_ns, "raw", sampler=FakeSampler(timeline, noise_ns=(50.0,)), timeline=timeline
         )
-        assert budget_ns == widest_ns
+        assert (budget_ns, attempts) == (widest_ns, tried)
 
 
 def test_clusters_that_never_lie_on_a_line_are_degraded_with_the_bracket_bound() -> None:
@@ -74,16 +80,64 @@ def test_clusters_that_never_lie_on_a_line_are_degraded_with_the_bracket_bound()
     made = from_sampled(circumstances(), sampled, budget_ns, attempts)
     assert made.verdict == "degraded"
     assert not made.snapped
-    # Two half brackets of 40 ns over 200 ms.
-    assert made.frequency_uncertainty_ppb == pytest.approx(200, rel=0.01)
+    # Two half brackets of 40 ns over 800 ms.
+    assert made.frequency_uncertainty_ppb == pytest.approx(50, rel=0.01)
     assert made.frequency_uncertainty_ppb == made.frequency_bound_ppb
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_degraded_line_keeps_the_bound_of_the_brackets(seed: int) -> None:
+    chance = random.Random(seed)
+
+    class Scattered(FakeSampler):
+        """Readings anywhere in their brackets of 40 ns, with errors that claim to know better."""
+
+        def sample(self, index: int, clock_id: int, /) -> None:
+            super().sample(index, clock_id)
+            tick, ns = self.slots[index]
+            self.slots[index] = (tick, ns + chance.uniform(-19, 19))
+
+        def centre(
+            self, index: int, ns_per_tick: float, /
+        ) -> tuple[int, int, float, float, int, int, int, int]:
+            tick, ns, fraction, _, *rest = super().centre(index, ns_per_tick)
+            return (tick, ns, fraction, chance.choice((0.001, 10.0)), *rest)  # type: ignore[return-value]
+
+    timeline = FakeTimeline()
+    sampled, budget_ns, attempts = sample_until_valid(
+        100_000_000, "raw", sampler=Scattered(timeline, noise_ns=(0.0,)), timeline=timeline
+    )
+    made = from_sampled(circumstances(), sampled, budget_ns, attempts)
+    assert made.verdict == "degraded"
+    for tick in (sampled.centres[0].point.tick, sampled.centres[-1].point.tick):
+        ns = made.base_ns + (tick - made.base_tick) * clock.ns_per_tick(made)
+        assert abs(ns - tick * TRUE_SLOPE) < made.bound_ns(abs(tick - made.base_tick))
 
 
 def test_a_step_in_every_attempt_is_refused() -> None:
     timeline = FakeTimeline()
-    stepping = FakeSampler(timeline, steps={4: 1e6, 12: 1e6, 20: 1e6})
+    stepping = FakeSampler(timeline, steps={attempt * 8 + 4: 1e6 for attempt in range(5)})
     with pytest.raises(CalibrationError, match="stepped"):
         sample_until_valid(100_000_000, "raw", sampler=stepping, timeline=timeline)
+
+
+@pytest.mark.parametrize(("step_ns", "refused"), [(9.0, False), (-18.0, False), (22.0, True)])
+def test_a_shift_that_reading_the_clock_can_make_is_degraded_and_no_step(
+    step_ns: float, refused: bool
+) -> None:
+    # Half a synthetic bracket is 20 ns.
+    timeline = FakeTimeline()
+    stepping = FakeSampler(timeline, steps={attempt * 8 + 4: step_ns for attempt in range(5)})
+    if refused:
+        with pytest.raises(CalibrationError, match="stepped"):
+            sample_until_valid(100_000_000, "raw", sampler=stepping, timeline=timeline)
+        return
+    made = from_sampled(
+        circumstances(), *sample_until_valid(100_000_000, "raw", sampler=stepping, timeline=timeline)
+    )
+    assert made.verdict == "degraded"
+    # The brackets hold no shift, their line does: by less than half of one at each end.
+    assert abs(made.frequency_hz / TRUE_HZ - 1) * 1e9 < made.frequency_bound_ppb
 
 
 def test_a_step_in_one_attempt_costs_a_repetition() -> None:

@@ -305,6 +305,51 @@ def test_a_fixed_issue_is_better_and_a_new_one_a_regression(tmp_path: Path) -> N
     assert [c.name for c in back.changes if c.verdict is Verdict.FAIL] == ["TIMER_SLACK"]
 
 
+def test_diagnoses_of_two_profiles_are_not_compared(tmp_path: Path) -> None:
+    base = diagnosed(tmp_path, "base", FakeHost.load("bare_default"))
+    document = json.loads(base.read_text())
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(document | {"profile": "busy-poll"}))
+    with pytest.raises(UnobservableError, match="busy-poll and timer"):
+        compare_files([base], [other])
+
+
+def test_what_is_lost_in_a_second_is_no_time_of_an_event(tmp_path: Path) -> None:
+    document = json.loads(diagnosed(tmp_path, "base", FakeHost.load("bare_default")).read_text())
+    paths = []
+    for name, ns_per_s in (("old", 2e8), ("new", 4e8)):
+        costs = {
+            "sibling": {"value": ns_per_s, "unit": "ns/s", "uncertainty": 1e6},
+            "syscall": {"value": 165.0, "unit": "ns", "uncertainty": 1.0},
+        }
+        paths.append(tmp_path / f"{name}.json")
+        paths[-1].write_text(json.dumps(document | {"measurements": {"costs": costs}}))
+    found = {(c.name, c.metric): c for c in compare_files([paths[0]], [paths[1]]).changes}
+    lost = found["sibling", "lost"]
+    assert (lost.unit, lost.verdict) == ("ratio", Verdict.FAIL)
+    assert lost.base == pytest.approx(0.2)
+    assert lost.new == pytest.approx(0.4)
+    assert found["syscall", "cost"].unit == "ns"
+
+
+def test_the_latency_of_a_target_is_compared_by_percentile(tmp_path: Path) -> None:
+    document = json.loads(diagnosed(tmp_path, "base", FakeHost.load("bare_default")).read_text())
+
+    def with_latency(name: str, p50: int, contaminated: bool = False) -> Path:
+        cpu = wakeup(p50)["cpus"][0]
+        lane = {"cpu": 0, "distribution": cpu["distribution"], "contaminated": contaminated}
+        latency = {"use": "timer", "cpus": [lane]}
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(document | {"measurements": {"costs": {}, "latency": latency}}))
+        return path
+
+    slow, fast = with_latency("slow", 60_000), with_latency("fast", 50_000)
+    assert by_metric(compare_files([slow], [fast]))["timer CPU 0 p50"].direction is Direction.BETTER
+    assert by_metric(compare_files([fast], [slow]))["timer CPU 0 p50"].verdict is Verdict.FAIL
+    disturbed = with_latency("disturbed", 60_000, contaminated=True)
+    assert by_metric(compare_files([fast], [disturbed]))["timer CPU 0 p50"].verdict is Verdict.INCONCLUSIVE
+
+
 def test_a_check_that_can_no_longer_observe_is_inconclusive(tmp_path: Path) -> None:
     tuned = FakeHost.load("bare_tuned")
     blind = tuned.without("sys/kernel/mm/transparent_hugepage/enabled")

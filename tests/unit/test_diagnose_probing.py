@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,9 +15,11 @@ from cfctl.diagnose.impact import (
     PM_QOS,
     SLACK,
     SOCKET,
+    THROTTLED,
     TICK,
     WAKEUP,
     gain_of,
+    throttled_while_probing,
     time_lost_to,
 )
 from cfctl.diagnose.latency import CpuLatency, UseLatency
@@ -25,6 +28,7 @@ from cfctl.diagnose.measurements import Measurements
 from cfctl.diagnose.probing import LATENCY, ProbePlan, Probes, probe_host
 from cfctl.diagnose.subject import Facts, Host
 from cfctl.errors import InputError, UnobservableError
+from cfctl.host.cgroup import Throttling
 from cfctl.host.syscalls import CapturedSyscalls
 from cfctl.probe.attribution import Cause
 from cfctl.probe.distribution import from_native
@@ -181,12 +185,16 @@ def test_a_sleeping_cpu_costs_what_one_kept_awake_saves(monkeypatch: pytest.Monk
     held: list[Any] = []
 
     @contextlib.contextmanager
-    def kept(cpus: Any) -> Iterator[None]:
-        held.append(cpus)
-        yield
-        held.append(None)
+    def spinners(cpus: Any) -> Iterator[Any]:
+        @contextlib.contextmanager
+        def awake() -> Iterator[None]:
+            held.append(cpus)
+            yield
+            held.append(None)
 
-    monkeypatch.setattr("cfctl.diagnose.awake.kept_awake", kept)
+        yield awake
+
+    monkeypatch.setattr("cfctl.diagnose.awake.spinners", spinners)
     machine = Machine()
     usual = machine.wakeup
 
@@ -240,3 +248,48 @@ def test_fsync_is_measured_only_where_it_was_asked_for() -> None:
     with pytest.raises(UnobservableError, match="--storage DIR"):
         found.cost_ns("fsync_p99")
     assert Machine().run("timer", "fsync", storage="/var").cost_ns("fsync_p99") == 3e6
+
+
+@pytest.mark.parametrize(
+    ("use", "wanted", "probe"),
+    [("timer", LATENCY, "wakeup"), ("busy-poll", LATENCY, "jitter"), ("timer", SLACK, "wakeup"), ("timer", JITTER, "jitter")],
+)  # fmt: skip
+def test_ctrl_c_in_one_probe_starts_no_other(use: str, wanted: str, probe: str) -> None:
+    machine = Machine()
+    usual = getattr(machine, probe)
+
+    def interrupted(*arguments: Any, **more: Any) -> Any:
+        run = usual(*arguments, **more)
+        run.interrupted = True
+        return run
+
+    setattr(machine, probe, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        machine.run(use, wanted, SOCKET, "pause")
+    assert [name for name, _ in machine.asked] == [probe]
+
+
+def test_the_groups_quota_is_watched_while_the_probes_run() -> None:
+    moments = [Throttling(3, 5_000_000), Throttling(8, 405_000_000)]
+    machine = Machine()
+    probes = replace(machine.probes(), throttling=lambda: moments.pop(0))
+    found = probe_host(ProbePlan("timer", frozenset({THROTTLED})), Measurements(), find=lambda: probes)
+    stopped = found.costs[THROTTLED]
+    assert stopped.unit == "ns/s"
+    assert stopped.sample_count == 5
+    assert (stopped.value or 0) > 0
+    # It is this program's group: of a target it says nothing.
+    assert throttled_while_probing(measured_on(found, pid=1)) is None
+    told = throttled_while_probing(measured_on(found))
+    assert told is not None
+    assert told.ns_per_s == stopped.value
+
+
+def test_a_group_that_counts_no_throttling_has_the_reason() -> None:
+    def refuse() -> Throttling:
+        raise UnobservableError("no governing group counts it")
+
+    probes = replace(Machine().probes(), throttling=refuse)
+    found = probe_host(ProbePlan("timer", frozenset({THROTTLED})), Measurements(), find=lambda: probes)
+    assert THROTTLED not in found.costs
+    assert found.reasons[THROTTLED] == "no governing group counts it"

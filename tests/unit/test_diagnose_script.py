@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfctl.diagnose.record import Actor, Commands, Diagnosis, Status
+from cfctl.diagnose.record import Actor, Commands, Status
 from cfctl.diagnose.run import Request, diagnose
 from cfctl.diagnose.script import fix_script
 from cfctl.host.view import HostView
@@ -22,15 +22,25 @@ from tests.hosts.golden import COMPLETE_HOSTS
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cfctl.diagnose.diagnosis import Diagnosis
+
 
 def diagnosis_of(host: FakeHost, tmp_path: Path, pid: int | None = None) -> tuple[Diagnosis, HostView]:
     root = host.build(tmp_path / "host")
     return diagnose(Request(sysroot=str(root), pid=pid)), HostView(root / "t1")
 
 
-def script_with(tmp_path: Path, now: tuple[str, ...] = (), persist: tuple[str, ...] = ()) -> str:
+@pytest.fixture(scope="module")
+def default(tmp_path_factory: pytest.TempPathFactory) -> tuple[Diagnosis, HostView]:
+    """Return the diagnosis of a host with issues, and its view."""
+    return diagnosis_of(FakeHost.load("bare_default"), tmp_path_factory.mktemp("default"))
+
+
+def script_with(
+    default: tuple[Diagnosis, HostView], now: tuple[str, ...] = (), persist: tuple[str, ...] = ()
+) -> str:
     """Return the script for a host with one issue that has these commands."""
-    found, view = diagnosis_of(FakeHost.load("bare_default"), tmp_path)
+    found, view = default
     issue = next(check for check in found.checks if check.actor is Actor.YOU)
     only = replace(found, checks=(replace(issue, commands=Commands(now, persist)),))
     return fix_script(only, view, "1.0")
@@ -51,9 +61,9 @@ def test_a_setting_is_written_with_what_puts_it_back(tmp_path: Path) -> None:
         assert (f"# {check.id} " in script) == (check.status is Status.ISSUE)
 
 
-def test_each_form_of_command_has_its_undo(tmp_path: Path) -> None:
+def test_each_form_of_command_has_its_undo(default: tuple[Diagnosis, HostView]) -> None:
     script = script_with(
-        tmp_path,
+        default,
         (
             "echo 1 > /sys/kernel/mm/ksm/run", "sysctl -w vm.swappiness=10", "swapoff -a",
             "systemctl disable --now irqbalance", "dmesg | grep -i tsc", "taskset -acp 4-7 PID", "kill -INT 77",
@@ -75,6 +85,22 @@ def test_each_form_of_command_has_its_undo(tmp_path: Path) -> None:
         "by hand: taskset -acp 4-7 PID", "nothing undoes: kill -INT 77",
     ):  # fmt: skip
         assert remark in script
+
+
+def test_a_network_device_is_set_and_set_back(tmp_path: Path) -> None:
+    answers = {
+        "coalescing": {"eth0": {"rx_us": 50, "adaptive_rx": 1}},
+        "ring": {"eth0": {"rx": 256, "rx_max": 4096}},
+    }
+    dropped = {"sys/class/net/eth0/statistics/rx_dropped": "90000\n"}
+    host = FakeHost.load("bare_default").with_syscalls(answers).with_files({}, dropped)
+    found, view = diagnosis_of(host, tmp_path)
+    script = fix_script(found, view, "1.0")
+    for line in (
+        "run ethtool -C eth0 adaptive-rx off rx-usecs 0", "run ethtool -C eth0 adaptive-rx on rx-usecs 50",
+        "run ethtool -G eth0 rx 4096", "run ethtool -G eth0 rx 256",
+    ):  # fmt: skip
+        assert f" {line}\n" in script
 
 
 def test_a_limit_in_bytes_is_undone_by_the_ratio_that_counted_before(tmp_path: Path) -> None:
@@ -107,13 +133,13 @@ def test_a_host_without_issues_gives_a_script_that_does_nothing(tmp_path: Path) 
     st.sampled_from(["echo {} > /x/{}", "echo '{}' >> {}", "ethtool -G {}", "{}", "run {}"]),
 )
 def test_no_text_of_a_host_becomes_shell(
-    tmp_path_factory: pytest.TempPathFactory, text: str, form: str
+    default: tuple[Diagnosis, HostView], tmp_path_factory: pytest.TempPathFactory, text: str, form: str
 ) -> None:
     tmp_path = tmp_path_factory.mktemp("script")
     hostile = form.format(
         f"a; touch {tmp_path}/broken; $(touch {tmp_path}/broken) `touch {tmp_path}/broken`" + text, "b"
     )
-    script = script_with(tmp_path, (hostile,), (hostile,))
+    script = script_with(default, (hostile,), (hostile,))
     # The actions themselves do nothing here, so that only the text of the script acts.
     for name in ("run", "put", "append", "remove"):
         script = script.replace(f"\n{name}() {{", f"\nunused_{name}() {{")
@@ -160,8 +186,8 @@ def test_now_persist_and_undo_leave_the_files_as_they_were(tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["90-cfctl.conf", "host", "setting"]
 
 
-def test_a_command_that_fails_is_told_by_the_exit_status(tmp_path: Path) -> None:
-    script = script_with(tmp_path, ("false now", "true now"))
+def test_a_command_that_fails_is_told_by_the_exit_status(default: tuple[Diagnosis, HostView]) -> None:
+    script = script_with(default, ("false now", "true now"))
     done = subprocess.run(["sh", "-s", "now"], input=script, text=True, capture_output=True, timeout=30)
     assert (done.returncode, done.stdout) == (1, "+ false now\n+ true now\n")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cfctl.diagnose import timed
-from cfctl.diagnose.awake import kept_awake
+from cfctl.diagnose.awake import spinners
 from cfctl.diagnose.effects import effect_of
 from cfctl.diagnose.loopback import measure_loopback
 from cfctl.errors import UnobservableError
@@ -98,16 +98,20 @@ def test_what_a_busy_neighbour_takes_is_a_part_of_each_second() -> None:
 
 @pytest.mark.host
 def test_a_cpu_is_kept_awake_by_a_process_that_gives_way_and_ends() -> None:
-    with kept_awake(CPUS[:1]):
+    with spinners(CPUS[:1]) as awake:
         started = [pid for pid in _children() if os.sched_getscheduler(pid) == os.SCHED_IDLE]
         assert len(started) == 1
         assert os.sched_getaffinity(started[0]) == set(CPUS[:1])
+        for _ in range(2):
+            _wait_for_state(started[0], "S")
+            with awake():
+                _wait_for_state(started[0], "R")
     assert not set(started) & set(_children())
 
 
 @pytest.mark.host
 def test_a_cpu_that_is_not_there_can_not_be_kept_awake() -> None:
-    with pytest.raises(UnobservableError, match="kept awake"), kept_awake((CPUS[0], 100_000)):
+    with pytest.raises(UnobservableError, match="kept awake"), spinners((CPUS[0], 100_000)):
         pytest.fail("it was")
     assert not [pid for pid in _children() if os.sched_getscheduler(pid) == os.SCHED_IDLE]
 
@@ -115,8 +119,8 @@ def test_a_cpu_that_is_not_there_can_not_be_kept_awake() -> None:
 @pytest.mark.host
 def test_what_keeps_a_cpu_awake_ends_with_a_program_that_is_killed() -> None:
     program = (
-        "import time\nfrom cfctl.diagnose.awake import kept_awake\n"
-        f"with kept_awake(({CPUS[0]},)):\n    print(flush=True)\n    time.sleep(60)\n"
+        "import time\nfrom cfctl.diagnose.awake import spinners\n"
+        f"with spinners(({CPUS[0]},)) as awake, awake():\n    print(flush=True)\n    time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
@@ -137,6 +141,13 @@ def test_a_loopback_that_polls_answers_too() -> None:
     found = measure_loopback(50_000_000, polls=True).cpus[0].distribution
     assert found.sample_count > 0
     assert found.min_ns is not None
+
+
+def _wait_for_state(pid: int, state: str) -> None:
+    end = time.monotonic() + 60
+    while f") {state} " not in Path(f"/proc/{pid}/stat").read_text():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def _children(parent: int | None = None) -> list[int]:

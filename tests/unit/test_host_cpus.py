@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfctl.host.cpus import MAX_CPU, format_cpu_list, parse_cpu_list, parse_cpu_mask
+from cfctl.host.cpus import MAX_CPU, format_cpu_list, format_cpu_mask, parse_cpu_list, parse_cpu_mask
 
 CPU_SETS = st.frozensets(st.integers(0, 1023))
 
@@ -19,6 +19,18 @@ def test_a_mask_in_words_of_32_bits_survives_reading(cpus: frozenset[int]) -> No
     mask = sum(1 << cpu for cpu in cpus)
     words = [f"{mask >> 32 * n & 0xFFFFFFFF:08x}" for n in reversed(range(32))]
     assert parse_cpu_mask(",".join(words)) == tuple(sorted(cpus))
+
+
+@given(CPU_SETS)
+def test_a_mask_survives_writing_and_reading_in_words_of_32_bits(cpus: frozenset[int]) -> None:
+    written = format_cpu_mask(cpus)
+    assert parse_cpu_mask(written) == tuple(sorted(cpus))
+    assert all(len(word) <= 8 for word in written.split(","))
+
+
+def test_a_list_that_names_all_cpus_over_and_over_takes_no_time() -> None:
+    with pytest.raises(ValueError, match="CPUs are named"):
+        parse_cpu_list(",".join([f"0-{MAX_CPU}"] * 1_000_000))
 
 
 @pytest.mark.parametrize("text", ["", "\n", "(null)", "  (null)\n"])

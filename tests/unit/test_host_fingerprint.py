@@ -58,6 +58,13 @@ def test_a_captured_host_is_described_from_its_own_files(tmp_path: Path) -> None
     )
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "9" * 30, "\u0661"])
+def test_a_number_that_no_cpu_has_is_no_cpu(tmp_path: Path, number: str) -> None:
+    stat = f"cpu{number} 1 0 1 1 0 0 0 0\n"
+    cpuinfo = f"processor : {number}\nflags : tsc\n"
+    assert fingerprint(captured(tmp_path, {"proc/stat": stat, "proc/cpuinfo": cpuinfo})).cpu_count is None
+
+
 def test_an_empty_host_has_an_empty_fingerprint(tmp_path: Path) -> None:
     assert fingerprint(HostView(tmp_path)) == module.Fingerprint(*[None] * 8)
 

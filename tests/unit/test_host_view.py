@@ -86,6 +86,16 @@ def test_a_link_out_of_a_captured_sysroot_is_not_followed(tmp_path: Path) -> Non
     assert view.text("inside") == "fine"
 
 
+def test_a_link_out_of_a_captured_sysroot_names_nothing_of_ours(tmp_path: Path) -> None:
+    outside = tmp_path / "outside/secret"
+    outside.mkdir(parents=True)
+    (tmp_path / "root/sys/block").mkdir(parents=True)
+    (tmp_path / "root/sys/block/sda").symlink_to(outside.parent)
+    (tmp_path / "root/sys/block/sdb/queue").mkdir(parents=True)
+    view = HostView(tmp_path / "root")
+    assert view.matching("sys/block/*/*") == ["sys/block/sdb/queue"]
+
+
 def test_a_nul_in_a_path_is_a_missing_file(tmp_path: Path) -> None:
     assert lack_of(HostView(tmp_path), "proc/\0") is Lack.MISSING
 

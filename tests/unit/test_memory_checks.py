@@ -126,6 +126,10 @@ def interpreter(**counters: int) -> dict[tuple[str, str], Counters]:
     return {("interpreter", "python"): {name: counters.get(name, 0) for name in fields}}
 
 
+def subscriptions(subscribed: int, unsubscribed: int) -> dict[tuple[str, str], Counters]:
+    return {("bus_dispatcher", "bus 1a2b"): {"subscribed": subscribed, "unsubscribed": unsubscribed}}
+
+
 MB = 1_000_000
 CASES: dict[str, tuple[Process, Process]] = {
     "MEM_GROWTH": (Process(slope_kib=1000), Process(slope_kib=0.5)),
@@ -154,6 +158,10 @@ CASES: dict[str, tuple[Process, Process]] = {
         Process(now=pool(in_use=8, high_water=9, created=9), before=pool(in_use=5, high_water=5, created=5)),
     ),
     "POOL_MISUSE": (Process(now=pool(misuses=1)), Process(now=pool())),
+    "SUBSCRIPTIONS_LEFT": (
+        Process(now=subscriptions(5, 2), before=subscriptions(4, 2)),
+        Process(now=subscriptions(6, 3), before=subscriptions(5, 2)),
+    ),
 }  # fmt: skip
 
 
@@ -178,7 +186,7 @@ def test_a_process_without_it_passes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in CASES if not name.startswith(("MEM_G", "MEM_F", "GC", "POOL"))]
+    "name", [name for name in CASES if not name.startswith(("MEM_G", "MEM_F", "GC", "POOL", "SUB"))]
 )
 @pytest.mark.parametrize("text", ["", "\0\0", "garbage", "9" * 300, "a: b\nVmRSS: -\n", "1 2 3"])
 def test_files_that_make_no_sense_are_unobservable(name: str, text: str) -> None:
@@ -202,7 +210,7 @@ def test_what_a_process_does_not_tell_is_unobservable_and_says_how_it_could(name
     assert "share_facts()" in (found.reason or "")
 
 
-@pytest.mark.parametrize("name", ["POOL_MISSES", "POOL_LEAK", "POOL_MISUSE"])
+@pytest.mark.parametrize("name", ["POOL_MISSES", "POOL_LEAK", "POOL_MISUSE", "SUBSCRIPTIONS_LEFT"])
 def test_a_process_without_the_instrument_is_not_concerned(name: str) -> None:
     assert run(name, Process(now=interpreter())).status is Status.NOT_APPLICABLE
 
@@ -213,6 +221,11 @@ def test_live_bytes_that_the_preload_counted_are_held_against_anonymous_memory()
 
     assert run("MEM_FRAGMENTATION", counted(20 * MB)).status is Status.ISSUE
     assert run("MEM_FRAGMENTATION", counted(80 * MB)).status is Status.PASS
+
+
+def test_of_open_subscriptions_one_view_does_not_tell_whether_they_pile_up() -> None:
+    assert run("SUBSCRIPTIONS_LEFT", Process(now=subscriptions(3, 1))).status is Status.UNOBSERVABLE
+    assert run("SUBSCRIPTIONS_LEFT", Process(now=subscriptions(3, 3))).status is Status.PASS
 
 
 def test_lost_items_are_a_leak_without_an_interval_too() -> None:

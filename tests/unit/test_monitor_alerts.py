@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cfctl.monitor.alerts import AlertBook, AlertState, Cause, Transition
+from cfctl.monitor.alerts import MOST_DIAGNOSES, AlertBook, AlertState, Cause, Transition
 from cfctl.monitor.snapshot import Series, Snapshot
 from cfctl.monitor.targets import NoData, Operator, Target, TargetSeverity
 from cfctl.records import Measurement
@@ -58,6 +58,19 @@ def test_a_miss_fires_when_it_has_lasted_and_ends_when_it_was_good_for_long_enou
     world.see(50, 150, 150, 150, 150, *[50] * 8)
     # Missed from second 2 on; three seconds later it fires. Good from second 6 on; ends five later.
     assert world.log == [(5, True), (11, False)]
+
+
+def test_alerts_that_fire_together_share_their_diagnoses_and_those_are_few() -> None:
+    world = World(replace(TARGET, for_ns=0))
+    found = [
+        Series("m", Measurement(150.0, "ns", 1.0), (("operation", operation), ("pid", pid)))
+        for pid in "abcdefghij"
+        for operation in "xyz"
+    ]
+    fired = world.book.update(Snapshot(10**9, 10**9, tuple(found)))
+    assert len(fired) == 30
+    assert len(world.asked) == MOST_DIAGNOSES
+    assert sum(change.alert.cause is not None for change in fired) == 3 * MOST_DIAGNOSES
 
 
 def test_a_short_miss_is_pending_and_never_fires() -> None:

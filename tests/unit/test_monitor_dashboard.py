@@ -18,7 +18,7 @@ from cfctl.monitor.alerts import AlertBook, Cause
 from cfctl.monitor.explain import EXPLAINING, explain, explaining
 from cfctl.monitor.metric import gauges
 from cfctl.monitor.snapshot import History, Series, Snapshot
-from cfctl.monitor.targets import BUILT_IN_TARGETS, Target
+from cfctl.monitor.targets import BUILT_IN_TARGETS, NoData, Operator, Target, TargetSeverity
 from cfctl.monitor.watch import Observation
 from cfctl.records import Measurement
 from cfctl.render.bars import trend
@@ -88,6 +88,47 @@ def drawn(width: int) -> str:
 def utc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "UTC")
     __import__("time").tzset()
+
+
+def test_many_alerts_of_one_cause_leave_room_and_a_target_about_nothing_is_shown() -> None:
+    slow = Target("slow", "operation_p50", Operator.BELOW, 1.0, "ns", TargetSeverity.CRITICAL, for_ns=0)
+    gone = replace(slow, name="gone", metric="pool_idle", unit="1")
+    book, found = AlertBook((slow, gone, replace(gone, name="idle", no_data=NoData.OK)), told), []
+    for number in range(9):
+        labels = (*PROCESS, ("operation", f"op{number}"))
+        found.append(Series("operation_p50", Measurement(9.0, "ns", 1.0), labels, f"op{number}"))
+    snapshot = Snapshot(10**9, 10**9, tuple(found))
+    stream = io.StringIO()
+    console = make_console(None, "never", into=stream)
+    changes = book.update(snapshot)
+    Dashboard(book, History()).render(Observation(snapshot, book.alerts(), changes), console, None)
+    lines = stream.getvalue().splitlines()
+    assert sum("CRITICAL slow" in line for line in lines) == 4
+    assert sum(line.startswith("  cause") for line in lines) == 1
+    assert "and 5 more alerts" in lines
+    assert [line.split()[-2:] for line in lines if line.startswith("gone")] == [["no", "value"]]
+    assert not any(line.startswith("idle") for line in lines)
+
+
+def test_on_a_narrow_terminal_names_give_way_and_no_number_does() -> None:
+    target = Target(
+        "a-target-of-a-long-name", "operation_p50", Operator.BELOW, 1e6, "ns", TargetSeverity.INFO
+    )
+    labels = (*PROCESS, ("operation", "a long operation's name"))
+    snapshot = Snapshot(10**9, 10**9, (Series("operation_p50", Measurement(2.003e6, "ns", 9.0), labels),))
+    book, history = AlertBook((target,)), History()
+    book.update(snapshot)
+    for _ in range(9):
+        history.add(snapshot)
+    stream = io.StringIO()
+    console = make_console(None, "never", into=stream)
+    console.width = 64
+    Dashboard(book, history).render(Observation(snapshot, book.alerts(), ()), console, None)
+    (row,) = [line for line in stream.getvalue().splitlines() if line.startswith("a-t")]
+    assert "2.00 ms" in row
+    assert "< 1.00 ms" in row
+    assert "pending 0 s" in row
+    assert len(row) <= 64
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import random
+import statistics
+from array import array
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client.openmetrics.exposition import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from cfctl._native import HISTOGRAM_BUCKETS
 from cfctl.monitor.alerts import AlertState, PerformanceAlert
+from cfctl.monitor.durations import Durations, added
 from cfctl.monitor.families import (
     GUIDE_COUNTERS,
     GUIDE_GAUGES,
@@ -22,15 +29,16 @@ from cfctl.monitor.families import (
     factor,
     family_name,
 )
-from cfctl.monitor.latency import EDGES_NS, distribution
+from cfctl.monitor.latency import EDGES_NS, distribution, window_mean, window_quantile
 from cfctl.monitor.ledger import Ledger
 from cfctl.monitor.metric import MetricKind, all_metrics, gauges
-from cfctl.monitor.publishing import as_text
+from cfctl.monitor.publishing import Published
 from cfctl.monitor.rules import alert_name, expression, rules
 from cfctl.monitor.snapshot import Distribution, Series, Snapshot, Total
 from cfctl.monitor.targets import BUILT_IN_TARGETS, NoData, Operator, Target, TargetSeverity
+from cfctl.monitor.text_format import Family, TextFormat
+from cfctl.monitor.watch import Observation
 from cfctl.profile.statistics import TimeScale
-from cfctl.profile.tally import Tally
 from cfctl.records import Measurement
 from cfctl.segment.tick_rate import TickRate
 from tests.unit.segment_builder import bucket_of
@@ -50,13 +58,7 @@ def snapshot(*found: Series | Total | Distribution) -> Snapshot:
 
 def exported(*found: Series | Total | Distribution, exposition: Exposition | None = None) -> dict[str, Any]:
     """Return the samples of an exposition by name and labels, as a parser reads them."""
-    families = (exposition or Exposition()).families(snapshot(*found))
-
-    class Collected:
-        def collect(self) -> Any:
-            return families
-
-    text = generate_latest(Collected()).decode()  # type: ignore[no-untyped-call]
+    text = TextFormat(openmetrics=True).text((exposition or Exposition()).families(snapshot(*found))).decode()
     parsed = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
     samples = [s for family in parsed for s in family.samples]
     return {f"{s.name}{sorted(s.labels.items()) if s.labels else ''}": s.value for s in samples}
@@ -79,19 +81,16 @@ def test_what_was_not_measured_is_not_exported_and_never_0() -> None:
     assert not any("cpu" in name or "coherence" in name for name in found)
 
 
-def tally(values: list[int]) -> Tally:
-    buckets: dict[int, int] = {}
+def durations(values: list[int]) -> Durations:
+    buckets = array("Q", bytes(8 * HISTOGRAM_BUCKETS))
     for value in values:
-        buckets[bucket_of(value)] = buckets.get(bucket_of(value), 0) + 1
-    return Tally(
-        "parse", (), len(values), 0, sum(values), 0, 1, tuple(sorted(buckets.items())),
-        min(values, default=None), max(values, default=None), 1, 2,
-    )  # fmt: skip
+        buckets[bucket_of(value)] += 1
+    return Durations("ticks", len(values), 0, sum(values), 0, buckets.tobytes())
 
 
 def test_a_histogram_runs_from_1_ns_to_10_s_and_holds_every_sample() -> None:
     assert (EDGES_NS[0], EDGES_NS[-1]) == (1, 10**10)
-    whole = distribution("operation_duration", tally([4, 4000, 4_000_000, 2**39]), SCALE, OPERATION)
+    whole = distribution("operation_duration", durations([4, 4000, 4_000_000, 2**39]), SCALE, OPERATION)
     assert whole is not None
     found = exported(whole)
     buckets = {name: value for name, value in found.items() if "duration_seconds_bucket" in name}
@@ -103,11 +102,92 @@ def test_a_histogram_runs_from_1_ns_to_10_s_and_holds_every_sample() -> None:
 
 @given(st.lists(st.integers(0, 2**40 - 1), min_size=1, max_size=60))
 def test_no_sample_counts_below_an_edge_that_it_lies_above(values: list[int]) -> None:
-    whole = distribution("m", tally(values), SCALE, ())
+    whole = distribution("m", durations(values), SCALE, ())
     assert whole is not None
     for edge, seen in whole.cumulative:
         assert seen <= sum(value * 0.5 <= edge for value in values)
         assert seen >= sum(value * 0.5 * (1 + 1 / 64) < edge for value in values)
+
+
+@given(st.lists(st.integers(0, 2**40 - 1)), st.lists(st.integers(0, 2**40 - 1)))
+def test_a_window_is_what_came_after_the_reading_before(before: list[int], after: list[int]) -> None:
+    assert durations(before + after).since(durations(before)) == durations(after)
+    assert durations(after).since(None) == durations(after)
+    whole = added([durations(before), durations(after)])
+    assert whole is not None
+    assert whole.in_range == len(before + after)
+    assert whole.histogram == durations(before + after).histogram
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.99])
+def test_a_quantile_of_a_window_lies_within_its_error_of_the_samples(quantile: float) -> None:
+    values = random.Random(7).choices(range(1, 10**6), k=5000)
+    found = window_quantile(durations(values), SCALE, quantile, 1000)
+    exact = sorted(values)[math.ceil(quantile * 5000) - 1] * 0.5
+    assert found.value == pytest.approx(exact, rel=0.004)
+    assert found.value is not None
+    assert found.uncertainty is not None
+    assert found.uncertainty < found.value * 0.1
+    mean = window_mean(durations(values), SCALE)
+    assert mean.value == pytest.approx(sum(values) / 5000 * 0.5)
+    assert mean.uncertainty == pytest.approx(2 * statistics.stdev(values) * 0.5 / 5000**0.5, rel=0.01)
+
+
+def test_damaged_histograms_are_measured_without_an_error() -> None:
+    full = Durations("ns", 2**64, 0, 2**70, 2**64 - 1, b"\xff" * 8 * HISTOGRAM_BUCKETS)
+    short = Durations("ns", 3, 0, 3, 0, b"\0" * 80)
+    assert short.since(full) == short
+    assert added([full, short]) == full
+    for each in (full, short, full.since(full), short.since(None)):
+        window_quantile(each, SCALE, 0.99, 1)
+        window_mean(each, SCALE)
+        assert distribution("m", each, SCALE, ()) is not None
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_the_text_is_what_prometheus_client_writes(openmetrics: bool) -> None:
+    labels = [("a", 'q"\n\\'), ("é", "")]
+    gauge = GaugeMetricFamily("g_seconds", "Gauge \\ of.", labels=("x", "le"))
+    counter = CounterMetricFamily("c", "Counter.", labels=())
+    histogram = HistogramMetricFamily("h_seconds", "Histogram.", labels=("b", "a"))
+    for number, pair in enumerate(labels):
+        gauge.add_metric(pair, 1.5e-9 * number)
+        histogram.add_metric(pair, [("0.5", 1), ("+Inf", 2 + number)], sum_value=1e9)
+    counter.add_metric((), 3)
+
+    class Library:
+        def collect(self) -> Any:
+            return gauge, counter, histogram
+
+    generate: Any = generate_openmetrics if openmetrics else generate_latest
+    ours = (
+        Family("g_seconds", MetricKind.GAUGE, "Gauge \\ of.", ("x", "le"),
+               {pair: (1.5e-9 * number,) for number, pair in enumerate(labels)}),
+        Family("c", MetricKind.COUNTER, "Counter.", (), {(): (3,)}),
+        Family("h_seconds", MetricKind.HISTOGRAM, "Histogram.", ("b", "a"),
+               {pair: (1, 2 + number, 2 + number, 1e9) for number, pair in enumerate(labels)}, ("0.5", "+Inf")),
+        Family("empty", MetricKind.GAUGE, "Nothing."),
+    )  # fmt: skip
+    form = TextFormat(openmetrics)
+    first = form.text(ours)
+    # Prometheus takes 1e+09 and 1000000000.0 for the same number.
+    assert first.replace(b"1000000000.0", b"1e+09") == generate(Library())
+    assert form.text(ours) == first
+    assert form.text(ours[:1]) == first[: first.index(b"# HELP c")] + (b"# EOF\n" if openmetrics else b"")
+
+
+def test_scrapes_of_one_observation_get_the_same_text_and_the_next_ones_the_next() -> None:
+    published = Published()
+    assert (published.text(), published.text(True)) == (b"", b"# EOF\n")
+    for value in (0.25, 0.5):
+        found = snapshot(Series("cpu_utilization", Measurement(value, "ratio", 0.1)))
+        published.update(Observation(found, (), ()))
+        text = published.text()
+        assert f"cfctl_cpu_utilization_ratio {value}\n".encode() in text
+        assert published.text() is text
+    chosen = published.text(False, frozenset({"chronofabric_messages_published_total"}))
+    assert chosen.splitlines()[-1] == b"chronofabric_messages_published_total 0.0"
+    assert chosen.count(b"# TYPE") == 1
 
 
 def test_counters_are_totals_and_a_process_that_ends_takes_nothing_from_their_sum() -> None:
@@ -176,7 +256,7 @@ HOSTILE = ["a\nb", 'quo"te', "back\\slash", "\x1b[31m", "\u202eevil", '{x="y"}',
 def test_hostile_label_text_reaches_no_exposition_as_it_is(text: str) -> None:
     labels = (("pid", "7"), ("process", text), ("operation", text), (text, text))
     families = Exposition().families(snapshot(Total("operation_samples", 1.0, labels)))
-    lines = as_text(families)
+    lines = TextFormat().text(families)
     for forbidden in (b"\x1b", b"\xe2\x80\xae", b"a\nb"):
         assert forbidden not in lines
     samples = [s for family in parse_text(lines.decode()) for s in family.samples]
@@ -199,10 +279,10 @@ def test_alerts_and_the_state_of_the_configuration_are_series() -> None:
     families = Exposition().families(
         snapshot(), [alert, replace(alert, target="x", state=AlertState.PENDING)], False
     )
-    samples = {(s.name, s.labels.get("target")): s.value for family in families for s in family.samples}
-    assert samples["cfctl_alert_firing", "loss"] == 1
-    assert samples["cfctl_alert_firing", "x"] == 0
-    assert samples["cfctl_config_last_reload_successful", None] == 0
+    samples = {(f.name, labels[:1]): value for f in families for labels, (value,) in f.series.items()}
+    assert samples["cfctl_alert_firing", ("loss",)] == 1
+    assert samples["cfctl_alert_firing", ("x",)] == 0
+    assert samples["cfctl_config_last_reload_successful", ()] == 0
 
 
 @pytest.mark.parametrize("name", all_metrics())

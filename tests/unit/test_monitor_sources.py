@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -362,6 +363,14 @@ def test_the_history_is_bounded_and_gives_a_series_over_time() -> None:
         history.add(Snapshot(value, 1, found))
     assert len(history) == 3
     assert history.values("m", (("k", "a"),)) == (2.0, None, 4.0)
+
+
+def test_the_history_holds_values_and_no_snapshot_alive() -> None:
+    history = History()
+    for value in range(600):
+        history.add(Snapshot(value, 1, (Series("m", Measurement(float(value), "ns")),)))
+    assert len(history) == len(history.values("m")) == 60
+    assert not [kept for kept in gc.get_objects() if isinstance(kept, Snapshot) and kept.unix_ns == 598]
 
 
 @pytest.mark.host

@@ -12,16 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cfctl.errors import ConfigError, InputError
-from cfctl.monitor.check import InconclusivePolicy, run_check, sentence
+from cfctl.monitor.check import Doubts, InconclusivePolicy, asked, run_check, sentence
 from cfctl.monitor.metric import gauges
 from cfctl.monitor.snapshot import Series, Snapshot
 from cfctl.monitor.target_file import EXAMPLES, read_targets
 from cfctl.monitor.targets import (
     BUILT_IN_TARGETS,
+    NoData,
     Operator,
     Target,
     TargetSeverity,
     select,
+    without_load,
 )
 from cfctl.records import Measurement, Verdict
 
@@ -156,7 +158,8 @@ def test_a_file_adds_replaces_and_takes_away_targets_by_name() -> None:
         '[mine]\nmetric = "cpu_utilization"\noperator = "<="\nthreshold = 0.5\n'
     )
     targets = {t.name: t for t in read_targets([("cfctl.toml", table)])}
-    assert set(targets) == {"temporal-accuracy", "memory", "mine"}
+    built_in = {target.name for target in BUILT_IN_TARGETS}
+    assert set(targets) == built_in - {"cpu-utilization"} | {"mine"}
     assert targets["memory"].threshold == 2 * 2**30
     assert targets["memory"].source == "cfctl.toml"
     assert targets["mine"] == Target(
@@ -221,9 +224,60 @@ def test_targets_are_chosen_by_name_and_an_unknown_name_is_refused() -> None:
 def test_each_built_in_target_has_a_metric_of_its_unit_and_can_fail_and_pass() -> None:
     for built_in in BUILT_IN_TARGETS:
         assert gauges()[built_in.metric].unit == built_in.unit
-        small, large = (Measurement(built_in.threshold * f, built_in.unit, 0.0) for f in (0.5, 2.0))
-        assert built_in.judge(small) is Verdict.PASS
-        assert built_in.judge(large) is Verdict.FAIL
+        upward = built_in.operator in {Operator.ABOVE, Operator.AT_LEAST}
+        good, bad = (2.0, 0.5) if upward else (0.5, 2.0)
+        assert built_in.judge(Measurement(built_in.threshold * good, built_in.unit, 0.0)) is Verdict.PASS
+        assert built_in.judge(Measurement(built_in.threshold * bad, built_in.unit, 0.0)) is Verdict.FAIL
+
+
+def test_the_built_in_targets_are_the_guides_table() -> None:
+    wanted = {(t.metric, str(t.operator), t.threshold, t.unit, str(t.severity)) for t in BUILT_IN_TARGETS}
+    assert wanted == {
+        ("message_latency_p99", "<", 1000.0, "ns", "warning"),
+        ("message_latency_mean", "<", 1000.0, "ns", "info"),
+        ("message_rate", ">", 1e6, "1/s", "warning"),
+        ("memory_rss", "<", 100e6, "B", "warning"),
+        ("cpu_utilization", "<", 0.8, "ratio", "warning"),
+        ("temporal_accuracy", "within", 10.0, "ns", "warning"),
+        ("packet_loss", "<", 1e-4, "ratio", "critical"),
+        ("phase_coherence", ">=", 0.7, "ratio", "warning"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("policy", "verdict", "apart"), [("keep", "inconclusive", 0), ("ok", "pass", 1), ("alert", "fail", 0)]
+)
+def test_what_has_no_value_follows_the_no_data_policy(policy: str, verdict: str, apart: int) -> None:
+    found = snapshot(m=Measurement.missing("ns", "idle"), n=Measurement(1.0, "ns", 0.0))
+    other = replace(target("<", 10, name="other"), metric="n")
+    document = run_check([replace(target("<", 10), no_data=NoData(policy)), other], found)
+    assert document.verdict == verdict
+    assert [each.reason for each in document.not_applicable] == ["idle"] * apart
+
+
+def test_a_check_in_which_nothing_was_judged_is_no_pass() -> None:
+    only = replace(target("<", 10), no_data=NoData.OK)
+    assert run_check([only], snapshot()).verdict is Verdict.INCONCLUSIVE
+    assert run_check([only], snapshot(), InconclusivePolicy.PASS).verdict is Verdict.PASS
+
+
+def test_a_target_of_a_load_is_judged_only_where_somebody_asks_for_it() -> None:
+    loaded = replace(target(">", 10), under_load=True, no_data=NoData.OK)
+    idle = snapshot(m=Measurement(1.0, "ns", 0.0))
+    assert "under load" in run_check([loaded], idle).not_applicable[0].reason
+    assert run_check(asked((loaded,)), idle).verdict is Verdict.FAIL
+    assert run_check(asked((loaded,)), snapshot()).verdict is Verdict.INCONCLUSIVE
+    assert without_load((loaded, target("<", 1)), []) == (target("<", 1),)
+    assert without_load((loaded,), ["t"]) == (loaded,)
+
+
+def test_a_doubt_makes_a_miss_inconclusive_and_leaves_a_pass_alone() -> None:
+    doubts: Doubts = {("m", ()): "Others ran."}
+    missed = run_check([target("<", 10)], snapshot(m=Measurement(15.0, "ns", 1.0)), doubts=doubts)
+    assert (missed.verdict, missed.results[0].doubt) == ("inconclusive", "Others ran.")
+    assert "Others ran." in sentence(missed.results[0])
+    met = run_check([target("<", 10)], snapshot(m=Measurement(5.0, "ns", 1.0)), doubts=doubts)
+    assert (met.verdict, met.results[0].doubt) == ("pass", None)
 
 
 def test_a_target_says_when_its_miss_becomes_an_alert() -> None:

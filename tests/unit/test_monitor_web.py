@@ -9,29 +9,28 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client.core import GaugeMetricFamily
 
 from cfctl.errors import CfctlError, InputError
 from cfctl.monitor import web
 from cfctl.monitor.web import Access, Exporter, check_access, parse_address, read_password
 
 
-def families() -> tuple[GaugeMetricFamily, ...]:
-    return (
-        GaugeMetricFamily("cfctl_test", "A test.", value=7),
-        GaugeMetricFamily("cfctl_other", "Another.", value=8),
-    )
+def text(openmetrics: bool, names: frozenset[str]) -> bytes:
+    families = {"cfctl_test": b"cfctl_test 7.0\n", "cfctl_other": b"cfctl_other 8.0\n"}
+    lines = [line for name, line in families.items() if not names or name in names]
+    return b"".join(lines) + (b"# EOF\n" if openmetrics else b"")
 
 
 @contextlib.contextmanager
 def serving(**access: object) -> Iterator[Exporter]:
-    exporter = Exporter(Access("127.0.0.1", 0, **access), families)  # type: ignore[arg-type]
+    exporter = Exporter(Access("127.0.0.1", 0, **access), text)  # type: ignore[arg-type]
     try:
         yield exporter
     finally:
@@ -49,17 +48,40 @@ def get(exporter: Exporter, path: str = "/metrics", headers: dict[str, str] | No
 
 def test_metrics_are_served_as_text_and_as_openmetrics() -> None:
     with serving() as exporter:
-        status, text = get(exporter)
-        assert (status, "cfctl_test 7.0" in text) == (200, True)
-        status, text = get(exporter, headers={"Accept": "application/openmetrics-text; version=1.0.0"})
-        assert text.endswith("# EOF\n")
+        status, answer = get(exporter)
+        assert (status, "cfctl_test 7.0" in answer) == (200, True)
+        status, answer = get(exporter, headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+        assert answer.endswith("# EOF\n")
 
 
 def test_a_query_chooses_families_by_name() -> None:
     with serving() as exporter:
-        _, text = get(exporter, "/metrics?name[]=cfctl_other")
-    assert "cfctl_other" in text
-    assert "cfctl_test" not in text
+        _, answer = get(exporter, "/metrics?name[]=cfctl_other")
+    assert "cfctl_other" in answer
+    assert "cfctl_test" not in answer
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/openmetrics-text; version=x", "text/plain; version=a.b", "*/*;q=\xff", "," * 9999]
+)
+def test_whatever_a_peer_accepts_it_gets_metrics_and_nothing_is_told_on_stderr(
+    accept: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving() as exporter:
+        assert get(exporter, headers={"Accept": accept})[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_peer_that_stops_reading_is_left_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(web._Handler, "timeout", 0.2)
+    monkeypatch.setitem(globals(), "text", lambda _openmetrics, _names: b"x" * (64 << 20))
+    with serving() as exporter, socket.create_connection(("127.0.0.1", exporter.port), timeout=20) as peer:
+        peer.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        while exporter._server._open:
+            time.sleep(0.01)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -118,7 +140,7 @@ def test_a_password_is_the_first_line_of_its_file(tmp_path: Path) -> None:
 
 def test_an_address_in_use_is_one_sentence() -> None:
     with serving() as exporter, pytest.raises(InputError, match="can not be served"):
-        Exporter(Access("127.0.0.1", exporter.port), families)
+        Exporter(Access("127.0.0.1", exporter.port), text)
 
 
 @pytest.fixture

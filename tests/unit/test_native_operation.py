@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -259,10 +260,10 @@ def test_histograms_merge_and_bounds_are_checked() -> None:
         _native.histogram_bounds(4352)
 
 
-def test_a_segment_that_can_have_no_file_is_in_anonymous_memory() -> None:
+def test_a_segment_that_can_have_no_file_is_in_anonymous_memory(tmp_path: Path) -> None:
     program = (
         "import errno; from cfctl import _native as n\n"
-        "n.segment_configure('/nonexistent/directory', None, 1 << 20)\n"
+        f"n.segment_configure({str(tmp_path / 'none' / 'directory')!r}, None, 1 << 20)\n"
         "with n.Operation('x'): pass\n"
         "path, error = n.segment_open()\n"
         "assert (path, error) == ('', errno.ENOENT), (path, error)\n"
@@ -271,10 +272,10 @@ def test_a_segment_that_can_have_no_file_is_in_anonymous_memory() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_full_segment_refuses_counts_and_goes_on() -> None:
+def test_a_full_segment_refuses_counts_and_goes_on(tmp_path: Path) -> None:
     program = (
         "import struct; from cfctl import _native as n\n"
-        "n.segment_configure('/nonexistent/directory', None, 100_000)\n"
+        f"n.segment_configure({str(tmp_path / 'none' / 'directory')!r}, None, 100_000)\n"
         "operations = [n.Operation(f'operation {i}') for i in range(10)]\n"
         "for operation in operations * 2:\n"
         "    with operation: pass\n"
@@ -282,3 +283,32 @@ def test_a_full_segment_refuses_counts_and_goes_on() -> None:
         "assert refused == 8 and lost == 16, (refused, lost)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+LAST_TICK = 7
+# native/operation.h: values that come faster than this may share a moment.
+BRISK_TICKS = 1 << 18
+
+
+def test_slow_values_from_elsewhere_each_have_their_own_moment() -> None:
+    operation = _native.Operation("slow values")
+    operation.record(5)
+    for _ in range(20):
+        start = _native.ticks()
+        while _native.ticks() < start + BRISK_TICKS:
+            pass
+        before = _native.ticks()
+        operation.record(5)
+        assert recorded("slow values", LAST_TICK) >= before
+
+
+def test_of_eight_values_in_a_row_one_has_its_own_moment() -> None:
+    operation = _native.Operation("brisk values")
+    for _ in range(1000):
+        operation.record(5)
+    for _ in range(20):
+        before = _native.ticks()
+        for _ in range(8):
+            operation.record(5)
+        assert before <= recorded("brisk values", LAST_TICK) <= _native.ticks()
+    assert recorded("brisk values") == 1160

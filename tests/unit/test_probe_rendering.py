@@ -87,6 +87,19 @@ def test_a_heat_map_of_any_size_fits_and_is_symmetric(count: int, encoding: str)
         ]
 
 
+def test_a_heat_map_wider_than_the_screen_comes_in_blocks_of_columns() -> None:
+    target = console("ascii")
+    for part in heat_map(range(200), pairs(200), target):
+        target.print(part)
+    lines = printed(target).splitlines()
+    assert max(map(len, lines)) <= 80
+    heads = [number for number, line in enumerate(lines) if line.startswith("to CPU")]
+    assert [lines[number] for number in heads] == ["to CPU 0 to 74", "to CPU 75 to 149", "to CPU 150 to 199"]
+    blocks = [lines[number + 1 : number + 201] for number in heads]
+    whole = ["".join(block[row][5:].ljust(75) for block in blocks)[:200] for row in range(200)]
+    assert whole == ["".join(column) for column in zip(*whole, strict=True)]
+
+
 def test_the_highest_value_has_the_darkest_shade() -> None:
     assert shade(20, 20, 90, True) == "."
     assert shade(90, 20, 90, True) == "#"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -9,10 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from cfctl.profile.activity import Reading, activity, chosen, since
 from cfctl.profile.report import RecordedProcess, Recording, ReportClock
 from cfctl.profile.tally import Tally, merge
+from cfctl.render.activity import render
 from cfctl.segment.tick_rate import TickRate
 from tests.unit.segment_builder import bucket_of
 
@@ -106,3 +109,19 @@ def test_top_shows_the_operations_of_a_running_program(
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["schema"] for line in lines] == ["cfctl.top"] * 2
     assert [(o["name"], o["recorded"]) for o in lines[1]["operations"]] == [("serve", 1)]
+
+
+@pytest.mark.parametrize(("width", "left_out"), [(80, ["busy", "p50", "count"]), (120, [])])
+def test_on_a_narrow_terminal_names_stay_whole_and_columns_fall_away(width: int, left_out: list[str]) -> None:
+    name = "package.module:handle"
+    values = [1_234_567 + 1000 * number for number in range(2000)]
+    later = Reading(10**9, 10**9, (recording(4_000_000, tally(values, 150, name)),))
+    shown = activity(Reading(0, 0, (recording(4_000_000, tally([], 0, name)),)), later)
+    stream = io.StringIO()
+    render(shown, Console(file=stream, width=width), None)
+    head, _, row, *_ = stream.getvalue().splitlines()[1:]
+    assert row.startswith(name)
+    assert head.split() == [
+        c for c in ("operation", "pid", "rate", "errors", "busy", "mean", "p50", "p99", "count")
+        if c not in left_out
+    ]  # fmt: skip

@@ -75,6 +75,50 @@ def test_a_sample_that_was_on_its_way_when_the_writer_was_killed_is_no_contradic
     assert list(contradictions(*read(bytes(payload), owner_tid=0), live=False)) != []
 
 
+def states_of_a_shard(samples: list[int], last: int) -> list[bytes]:
+    """What a shard holds after each store of its last sample, as native/operation.h orders them."""
+    payload = bytearray(operation_payload(samples))
+    found = [bytes(payload)]
+
+    def store(word: int, value: int) -> None:
+        struct.pack_into("<Q", payload, 8 * word, value)
+        found.append(bytes(payload))
+
+    before = 8 + bucket_of(samples[-1]) if samples else None
+    if before is not None:
+        # The sample before is twice there, until the new one stands in its place.
+        (buckets,) = struct.unpack_from("<Q", payload, 8 * before)
+        store(before, buckets + 1)
+        struct.pack_into("<Q", payload, 8 * before, buckets)
+    (buckets,) = struct.unpack_from("<Q", payload, 8 * (8 + bucket_of(last)))
+    store(8 + bucket_of(last), buckets + 1)
+    if not samples:
+        store(6, 5000)
+    store(7, 9500)
+    store(0, len(samples) + 1)
+    store(2, sum(samples) + last)
+    store(3, min([*samples, last]))
+    store(4, max([*samples, last]))
+    store(1, 1)
+    return found
+
+
+@pytest.mark.parametrize("ours", [([], 10**7), ([10**7], 3), ([3, 10**7], 3)])
+@pytest.mark.parametrize("others", [([], 7), ([10**9, 3], 10**9), ([5] * 20, 2**39)])
+def test_two_threads_killed_between_any_two_stores_leave_no_contradiction(
+    ours: tuple[list[int], int], others: tuple[list[int], int]
+) -> None:
+    for one in states_of_a_shard(*ours):
+        for other in states_of_a_shard(*others):
+            builder = SegmentBuilder()
+            builder.entry(b"op", [one, other], owner_tid=99)
+            (entry,) = parse_segment(builder.build()).entries
+            tally = tally_of(entry)
+            assert tally is not None
+            assert list(contradictions(tally, entry, live=False)) == []
+            assert not impossible_dates(tally, HEADER, None)
+
+
 def test_while_the_writer_runs_the_buckets_may_be_ahead_of_the_count() -> None:
     tally, entry = read(patched(SAMPLES, count=2))
     assert list(contradictions(tally, entry, live=True)) == []

@@ -107,13 +107,79 @@ SPANS = st.lists(
 )
 
 
+def perfetto_samples(document: dict[str, Any]) -> list[tuple[int, int, str, int]]:
+    """The samples as (start, duration in ns, operation, thread that the lane is named after)."""
+    threads = {
+        event["tid"]: int(event["args"]["name"].split()[1].rstrip(","))
+        for event in document["traceEvents"]
+        if event["name"] == "thread_name"
+    }
+    return [
+        (round(e["ts"] * 1000), round(e["dur"] * 1000), e["name"], threads[e["tid"]])
+        for e in document["traceEvents"]
+        if e["ph"] == "X"
+    ]
+
+
 @given(SPANS)
 def test_perfetto_has_a_complete_event_for_each_sample(spans: list[tuple[int, int, str, int]]) -> None:
     document = json.loads(perfetto.export(trace(*spans)))
-    events = [event for event in document["traceEvents"] if event["ph"] == "X"]
-    found = sorted((e["ts"] * 1000, e["dur"] * 1000, e["name"], e["tid"]) for e in events)
-    assert [(round(ts), round(dur), *rest) for ts, dur, *rest in found] == sorted(spans)
+    assert sorted(perfetto_samples(document)) == sorted(spans)
     assert {event["pid"] for event in document["traceEvents"]} == {7}
+
+
+FRACTIONS = st.lists(
+    st.tuples(st.floats(0, 1e13), st.floats(0, 1e4), st.sampled_from("abc"), st.just(1)), min_size=1
+)
+
+
+def perfetto_drops(events: list[dict[str, Any]]) -> int:
+    """How many complete events Perfetto would drop: it keeps a stack for each thread (slice_tracker.cc)."""
+    dropped = 0
+    stacks: dict[int, list[int]] = {}
+    for event in sorted(events, key=lambda event: float(event["ts"])):
+        stack = stacks.setdefault(event["tid"], [])
+        start = truncated_ns(event["ts"])
+        end = start + truncated_ns(event["dur"])
+        while stack and stack[-1] <= start:
+            stack.pop()
+        if stack and end > stack[-1]:
+            dropped += 1
+        else:
+            stack.append(end)
+    return dropped
+
+
+def truncated_ns(written: str) -> int:
+    """A time in microseconds as Perfetto reads its text (json_utils.cc): digits after the third are cut."""
+    whole, _, fraction = written.partition(".")
+    return int(whole) * 1000 + int(fraction[:3].ljust(3, "0"))
+
+
+@given(st.one_of(SPANS, FRACTIONS))
+def test_perfetto_drops_no_event(spans: list[tuple[float, float, str, int]]) -> None:
+    text = perfetto.export(trace(*spans))
+    events = [e for e in json.loads(text, parse_float=str, parse_int=str)["traceEvents"] if e["ph"] == "X"]
+    assert len(events) == len(spans)
+    assert perfetto_drops(events) == 0
+
+
+def test_what_counts_the_dropped_events_finds_an_overlap() -> None:
+    events = [
+        {"tid": 1, "ts": "1.000", "dur": "2.0"},
+        {"tid": 1, "ts": "2.0", "dur": "1.001"},
+        {"tid": 2, "ts": "2.0", "dur": "1.001"},
+    ]
+    assert perfetto_drops(events) == 1
+
+
+def test_samples_that_end_with_their_parents_stay_in_its_lane() -> None:
+    """The ends of two samples are one tick; times ticks, the sums of start and duration differ by rounding."""
+    per_tick = 0.4089323154980481
+    spans = [(start * per_tick, (1_000_003 - start) * per_tick, "a", 1) for start in range(0, 1_000_003, 333)]
+    assert any(start + length != spans[0][1] for start, length, *_ in spans)
+    (profile,) = json.loads(speedscope.export(trace(*spans)))["profiles"]
+    assert len(profile["events"]) == 2 * len(spans)
 
 
 @given(SPANS)
@@ -147,38 +213,97 @@ def nested(profile: dict[str, Any], names: list[str]) -> list[tuple[int, int, st
     return found
 
 
+# https://www.speedscope.app/file-format-schema.json (draft 6, of jlfwong/speedscope at e341b0a): the
+# properties of each object with their types, those it requires first.
+Types = dict[str, Any]
+NUMBER, TEXT = (int, float), str
+SPEEDSCOPE_FILE: tuple[Types, Types] = (
+    {"$schema": {"https://www.speedscope.app/file-format-schema.json"}, "profiles": list, "shared": dict},
+    {"name": TEXT, "activeProfileIndex": NUMBER, "exporter": TEXT},
+)
+SPEEDSCOPE_FRAME: tuple[Types, Types] = ({"name": TEXT}, {"file": TEXT, "line": NUMBER, "col": NUMBER})
 SPEEDSCOPE_UNITS = {"none", "nanoseconds", "microseconds", "milliseconds", "seconds", "bytes"}
-SPEEDSCOPE_PROFILE = {"type", "name", "unit", "startValue", "endValue"}
+SPEEDSCOPE_PROFILE: Types = {"name": TEXT, "unit": SPEEDSCOPE_UNITS, "startValue": NUMBER, "endValue": NUMBER}
+SPEEDSCOPE_PROFILES: dict[str, tuple[Types, Types]] = {
+    "evented": (SPEEDSCOPE_PROFILE | {"type": {"evented"}, "events": list}, {}),
+    "sampled": (SPEEDSCOPE_PROFILE | {"type": {"sampled"}, "samples": list, "weights": list}, {}),
+}
+SPEEDSCOPE_EVENT: tuple[Types, Types] = ({"type": {"O", "C"}, "frame": NUMBER, "at": NUMBER}, {})
+
+
+def check_object(found: object, required: Types, optional: Types) -> None:
+    """An object has what is required and nothing unknown (the schema allows more), each of its type."""
+    assert isinstance(found, dict)
+    assert set(required) <= set(found) <= set(required | optional), found
+    for key, value in found.items():
+        wanted = (required | optional)[key]
+        if isinstance(wanted, set):
+            assert value in wanted
+        else:
+            assert isinstance(value, wanted)
+            assert not isinstance(value, bool)
+            assert not isinstance(value, float) or math.isfinite(value)
 
 
 def check_speedscope(document: dict[str, Any]) -> None:
-    """The rules of speedscope's file-format-schema.json, and of its importer where that has none."""
-    assert document["$schema"] == "https://www.speedscope.app/file-format-schema.json"
-    assert set(document) <= {"$schema", "name", "exporter", "activeProfileIndex", "shared", "profiles"}
+    """The schema, and what src/lib/file-format-spec.ts says beside its types and the importer throws for."""
+    check_object(document, *SPEEDSCOPE_FILE)
+    assert document["exporter"].startswith("cfctl@")
+    assert set(document["shared"]) == {"frames"}
     frames = document["shared"]["frames"]
     for frame in frames:
-        assert "name" in frame
-        assert set(frame) <= {"name", "file", "line", "col"}
-        assert all(type(frame.get(key, "")) is str for key in ("name", "file"))
-        assert type(frame.get("line", 0)) is int
+        check_object(frame, *SPEEDSCOPE_FRAME)
+    assert document["profiles"]
     for profile in document["profiles"]:
-        assert profile["unit"] in SPEEDSCOPE_UNITS
+        check_object(profile, *SPEEDSCOPE_PROFILES[profile["type"]])
         assert profile["startValue"] <= profile["endValue"]
         if profile["type"] == "evented":
-            assert set(profile) == SPEEDSCOPE_PROFILE | {"events"}
-            assert all(event["type"] in {"O", "C"} for event in profile["events"])
+            check_speedscope_events(profile)
             used = {event["frame"] for event in profile["events"]}
         else:
-            assert profile["type"] == "sampled"
-            assert set(profile) == SPEEDSCOPE_PROFILE | {"samples", "weights"}
             assert len(profile["samples"]) == len(profile["weights"])
             assert all(weight >= 0 for weight in profile["weights"])
             used = {frame for sample in profile["samples"] for frame in sample}
-        assert all(0 <= frame < len(frames) for frame in used)
+        assert all(type(frame) is int and 0 <= frame < len(frames) for frame in used)
 
 
-@given(SPANS)
-def test_a_timeline_keeps_the_rules_of_speedscopes_schema(spans: list[tuple[int, int, str, int]]) -> None:
+def check_speedscope_events(profile: dict[str, Any]) -> None:
+    opened = []
+    before = profile["startValue"]
+    for event in profile["events"]:
+        check_object(event, *SPEEDSCOPE_EVENT)
+        assert before <= event["at"] <= profile["endValue"]
+        before = event["at"]
+        if event["type"] == "O":
+            opened.append(event["frame"])
+        else:
+            assert opened.pop() == event["frame"]
+    assert opened == []
+
+
+@pytest.mark.parametrize(
+    ("break_it", "why"),
+    [
+        (lambda d: d["profiles"][0]["events"].pop(), "not closed"),
+        (lambda d: d["profiles"][0]["events"].reverse(), "closed before it is opened"),
+        (lambda d: d["profiles"][0].update(unit="ns"), "no unit of the format"),
+        (lambda d: d["profiles"][0].update(endValue=1), "events after the end"),
+        (lambda d: d["profiles"][0].pop("name"), "no name"),
+        (lambda d: d["profiles"][0]["events"][0].update(frame=9), "no such frame"),
+        (lambda d: d["shared"]["frames"][0].update(line="12"), "a line that is no number"),
+        (lambda d: d.update(version="1"), "a property that is not in the schema"),
+    ],
+)
+def test_what_checks_speedscope_files_finds_a_broken_one(break_it: Any, why: str) -> None:
+    document = json.loads(speedscope.export(trace((0, 10, "a", 1), (2, 3, "b", 1))))
+    check_speedscope(document)
+    break_it(document)
+    with pytest.raises((AssertionError, IndexError)):
+        check_speedscope(document)
+
+
+@given(st.one_of(SPANS, FRACTIONS))
+def test_a_timeline_keeps_the_rules_of_speedscopes_schema(spans: list[tuple[float, float, str, int]]) -> None:
     check_speedscope(json.loads(speedscope.export(trace(*spans))))
 
 
@@ -256,4 +381,4 @@ def test_names_from_outside_can_not_break_the_formats() -> None:
     assert "\x1b" not in text
     assert len(list(text_string_to_metric_families(text))) == 3  # type: ignore[no-untyped-call]
     assert "\x1b" not in hgrm.export(report({evil: [1000]}))
-    assert not math.isnan(json.loads(perfetto.export(trace((0, 1, evil, 1))))["traceEvents"][1]["ts"])
+    assert not math.isnan(json.loads(perfetto.export(trace((0, 1, evil, 1))))["traceEvents"][-1]["ts"])

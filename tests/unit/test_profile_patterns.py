@@ -19,6 +19,13 @@ from cfctl.profile.patterns import parse_pattern, unmatched
         ("pkg.*:Class.*", "pkg", "Class.method", False),
         ("pkg:get_?", "pkg", "get_x", True),
         ("größe:maß", "größe", "maß", True),
+        ("pkg.*", "pkg.mod.inner", "Class.method", True),
+        ("pkg.*", "pkg", "f", True),
+        ("pkg.*", "pkgs", "f", False),
+        ("pkg.*", "pkg.mod", "<module>", False),
+        ("pkg:*", "pkg", "<module>", False),
+        ("pkg:*", "pkg", "<lambda>", True),
+        ("pkg:<module>", "pkg", "<module>", True),
     ],
 )
 def test_a_pattern_matches_module_and_qualified_name(
@@ -30,7 +37,22 @@ def test_a_pattern_matches_module_and_qualified_name(
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":", "f", "mod:", ":f", "mod.f", "mod f:g", "mod:f()", "a:b:c", "mod:[x]", "a..b:c", "\x1b:f"],
+    [
+        "",
+        ":",
+        "f",
+        "mod:",
+        ":f",
+        "mod.f",
+        "mod f:g",
+        "mod:f()",
+        "a:b:c",
+        "mod:[x]",
+        "a..b:c",
+        "\x1b:f",
+        ".*",
+        "a..*",
+    ],
 )
 def test_anything_else_is_an_error_with_an_example(text: str) -> None:
     with pytest.raises(InputError, match="Write it like"):

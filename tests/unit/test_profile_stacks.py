@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cfctl.errors import InputError
 from cfctl.profile.report import Recording, build_report
@@ -11,6 +13,7 @@ from cfctl.profile.sampler import one_line_a_stack
 from cfctl.profile.saved import recordings_of
 from cfctl.profile.stacks import Stack, merge_stacks, parse_collapsed, stack_profile
 from cfctl.records import to_plain
+from cfctl.render.profile import render
 from tests.unit.profile_runs import CLOCK
 
 
@@ -109,3 +112,17 @@ def test_damaged_stacks_are_refused(damage: dict[str, Any]) -> None:
     document["stacks"] |= damage
     with pytest.raises(InputError):
         recordings_of(document)
+
+
+def shown(report: Any) -> list[str]:
+    stream = io.StringIO()
+    render(report, Console(file=stream, width=80), None)
+    return stream.getvalue().splitlines()
+
+
+def test_what_was_only_sampled_has_no_line_of_samples_that_nobody_recorded() -> None:
+    stacks = profile(("main (a.py:9);work (a.py:3)", 60), ("main (a.py:8)", 40))
+    sampled = shown(dataclasses.replace(build_report([]), stacks=stacks))
+    assert not any("Total samples" in line for line in sampled)
+    assert any("work" in line and "60" in line for line in sampled)
+    assert shown(build_report([]))[0] == "Total samples: 0"

@@ -65,6 +65,75 @@ def test_at_its_deadline_a_message_is_still_in_time() -> None:
     assert queue.counts.deadline_violations == 0
 
 
+def test_a_message_is_queued_until_its_last_copy_has_had_its_turn_or_expired() -> None:
+    queue = TemporalQueue()
+    queue.add(message(1), 0)
+    queue.add(message(1), 0)
+    queue.add(message(2, deadline_ns=10), 0)
+    assert queue.is_queued((1, 1))
+    assert not queue.is_queued((1, 3))
+    assert queue.dispatch(11) is not None
+    assert queue.is_queued((1, 1))
+    assert not queue.is_queued((1, 2))
+    assert queue.dispatch(11) is not None
+    assert not queue.is_queued((1, 1))
+
+
+def test_what_was_forgotten_of_a_publisher_has_to_come_again() -> None:
+    queue = TemporalQueue(dependency_timeout_ns=None)
+    queue.advance(7, 5, 0)
+    assert queue.is_met((7, 5))
+    queue.forget(7)
+    queue.forget(8)
+    assert not queue.is_met((7, 5))
+    queue.add(message(1, dependencies=((7, 5),)), 0)
+    assert ids(queue, 0) == []
+    queue.advance(7, 5, 0)
+    assert ids(queue, 0) == [(1, 1)]
+
+
+def test_a_message_that_is_put_back_has_its_turn_again_and_was_not_delivered() -> None:
+    queue = TemporalQueue()
+    queue.add(message(1, deadline_ns=100), 0)
+    dispatch = queue.dispatch(0)
+    assert dispatch is not None
+    queue.put_back(dispatch, 50, 0)
+    assert (queue.counts.accepted, queue.counts.delivered, queue.counts.with_deadline, len(queue)) == (
+        1,
+        0,
+        1,
+        1,
+    )
+    assert queue.is_queued((1, 1))
+    assert ids(queue, 49) == []
+    assert queue.next_event_ns() == 50
+    assert ids(queue, 50) == [(1, 1)]
+    assert (queue.counts.accepted, queue.counts.delivered) == (1, 1)
+
+
+@pytest.mark.parametrize("expiry", list(Expiry))
+def test_a_message_that_is_put_back_after_its_deadline_is_expired_whatever_the_policy(expiry: Expiry) -> None:
+    queue = TemporalQueue(expiry=expiry)
+    queue.add(message(1, deadline_ns=100), 0)
+    dispatch = queue.dispatch(90)
+    assert dispatch is not None
+    queue.put_back(dispatch, 150, 101)
+    counts = queue.counts
+    assert (counts.accepted, counts.delivered, counts.late, counts.expired, len(queue)) == (1, 0, 0, 1, 0)
+
+
+def test_of_a_late_message_that_is_put_back_nothing_stays_counted_but_its_expiry() -> None:
+    queue = TemporalQueue(expiry=Expiry.DELIVER, dependency_timeout_ns=5)
+    queue.add(message(1, deadline_ns=10, dependencies=((9, 9),)), 0)
+    dispatch = queue.dispatch(20)
+    assert dispatch is not None
+    assert dispatch.late
+    assert dispatch.unmet == ((9, 9),)
+    queue.put_back(dispatch, 30, 20)
+    counts = queue.counts
+    assert (counts.delivered, counts.late, counts.unmet_delivered, counts.expired) == (0, 0, 0, 1)
+
+
 def test_late_delivery_by_choice_is_a_violation_with_its_lateness() -> None:
     lateness, slack = Durations(), Durations()
     queue = TemporalQueue(expiry=Expiry.DELIVER, lateness=lateness, slack=slack)

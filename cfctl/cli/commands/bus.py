@@ -1,4 +1,4 @@
-"""`cfctl bus`: how fast and how lossless the message bus is between CPUs of this machine."""
+"""`cfctl bus`: the message bus between programs, from outside, and measured on this machine."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from typing import Annotated
 
 import typer
 
+from cfctl.cli.bus_commands.stats import stats
+from cfctl.cli.bus_commands.trace import record, verify
 from cfctl.cli.cpu_list import cpu_list_option
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, UnitOption
 from cfctl.cli.progress import progress
 from cfctl.cli.typer_app import command_group
 from cfctl.units import parse_time_ns
 
-app = command_group("The message bus between programs, measured on this machine.")
+app = command_group("The message bus between programs, from outside, and measured on this machine.")
+app.command()(stats)
+app.command()(record)
+app.command()(verify)
 
 
 def _complete_wait(incomplete: str) -> list[str]:

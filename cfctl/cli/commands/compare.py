@@ -41,7 +41,7 @@ def compare(
     output: OutputOption = None,
     unit: UnitOption = None,
 ) -> None:
-    """Compare two saved results of one kind: diagnosis, calibration, probe.
+    """Compare two saved results of one kind: diagnosis, calibration, probe, profile, allocations.
 
     A figure is better or worse when it moved beyond its noise: the sampling error within a run, and
     the spread between runs when several are given: by a directory of them, a quoted glob, or with

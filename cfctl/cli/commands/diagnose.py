@@ -15,6 +15,7 @@ from cfctl.cli.diagnose_commands.selection import (
     names,
     show_catalogue,
 )
+from cfctl.cli.diagnose_commands.temporal import temporal
 from cfctl.cli.exit_codes import ExitCode
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, message
 from cfctl.cli.progress import step_line
@@ -34,6 +35,7 @@ def _complete_profile(incomplete: str) -> list[str]:
 
 
 app.command()(memory)
+app.command()(temporal)
 
 
 @app.command()
@@ -108,7 +110,8 @@ def latency(
     against a rule with a named source. An issue says what was found, what it costs here, who can act
     on it (you, or the operator of the host below a guest or container), the commands to run and the
     one that verifies them. What can not be seen is unobservable, with the reason; it never counts as
-    a pass.
+    a pass. Where a message bus of this user runs (of --pid: where it takes part), it is judged too, as
+    by cfctl diagnose temporal.
 
     With --target the first lines answer whether the latency is met: pass or fail when the whole 95 %
     interval lies on one side, else inconclusive. Probed are: timer, the wake-up of a program started
@@ -120,7 +123,9 @@ def latency(
     to fix, 2 usage, 3 the target can not be judged or a check named by --require-observable could
     not observe.
     """
+    from cfctl import paths
     from cfctl.diagnose.budget import Target
+    from cfctl.diagnose.bus import BusWatch
     from cfctl.diagnose.run import Request, diagnose
     from cfctl.render.diagnosis import render, render_all
 
@@ -128,6 +133,7 @@ def latency(
     if list_checks:
         show_catalogue(out, Subject.LATENCY)
         return
+    _require_this_host(sysroot, {"--cpus": cpus, "--pm-qos": pm_qos, "--storage": storage})
     settings = config.load()
     request = Request(
         sysroot=sysroot,
@@ -149,13 +155,23 @@ def latency(
         message(
             f"A PM QoS limit of {pm_qos} us is asked for (/dev/cpu_dma_latency) while its effect is measured."
         )
+    bus = None
+    if sysroot == "/":
+        bus = BusWatch(paths.segment_directory(), None if pid is None else str(pid))
     with step_line() as show:
-        diagnosis = diagnose(request, progress=show)
+        diagnosis = diagnose(request, progress=show, live=bus)
     out.emit(diagnosis, render_all if show_all or only is not None else render)
     if diagnosis.verdict is Verdict.FAIL:
         raise typer.Exit(ExitCode.FINDING)
     if diagnosis.verdict is Verdict.INCONCLUSIVE:
         raise typer.Exit(ExitCode.UNMEASURED)
+
+
+def _require_this_host(sysroot: str, options: dict[str, str | int | None]) -> None:
+    """Raise InputError for an option that says what to measure, where a captured host is diagnosed."""
+    for name, value in options.items():
+        if value is not None and sysroot != "/":
+            raise InputError(f"{name} measures this host.", "--sysroot names another one.")
 
 
 def _interval_ns(text: str | None, quick: bool, usual_ns: int) -> int:
@@ -273,8 +289,7 @@ def host(
     from cfctl.render.hardware import render
 
     out = Output.resolve(format, json, output)
-    if storage is not None and sysroot != "/":
-        raise InputError("--storage measures this host.", "--sysroot names another one.")
+    _require_this_host(sysroot, {"--storage": storage})
     rate = NOT_ASKED if storage is None else measure_storage(storage)
     view = HostView() if sysroot == "/" else open_captured(sysroot).now
     report = hardware(view, rate)

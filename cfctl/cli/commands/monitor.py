@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cfctl import config
-from cfctl.cli.live import IntervalOption, interval_s, show_live
+from cfctl.cli.live import AllUsersOption, IntervalOption, interval_s, show_live
 from cfctl.cli.monitor_commands import session
 from cfctl.cli.monitor_commands.rules import rules
 from cfctl.cli.output import (
@@ -30,14 +30,12 @@ from cfctl.errors import InputError, os_error_reason
 from cfctl.units import parse_bytes, parse_time_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from prometheus_client.metrics_core import Metric as Family
+    from collections.abc import Callable, Iterator, Sequence
 
     from cfctl.monitor.publishing import Published
     from cfctl.monitor.targets import Target
     from cfctl.monitor.watch import Monitor, Observation
-    from cfctl.monitor.web import Exporter
+    from cfctl.monitor.web import Exporter, MetricsText
 
 app = command_app("The machine and its programs against targets, live, recorded or scraped.")
 app.command()(rules)
@@ -50,7 +48,7 @@ def monitor(
         list[int] | None,
         typer.Option("--pid", min=1, metavar="PID", help="This process only; repeatable."),
     ] = None,
-    all_users: Annotated[bool, typer.Option("--all-users", help="Programs of all users; for root.")] = False,
+    all_users: AllUsersOption = False,
     interval: IntervalOption = "1s",
     duration: Annotated[
         str | None, typer.Option("--duration", metavar="TIME", help="End after this time.")
@@ -142,8 +140,10 @@ def monitor(
 
 def _read_anew(file: str | None, names: Sequence[str]) -> tuple[Target, ...]:
     """Return the targets as the files hold them now, not as they were when the command began."""
+    from cfctl.monitor.targets import without_load
+
     config.load.cache_clear()
-    return load_targets(file, names)
+    return without_load(load_targets(file, names), names)
 
 
 def _seconds(duration: str | None) -> float | None:
@@ -216,13 +216,18 @@ def _attach_outputs(
         made.listeners.append(recorder.append)
     if on_alert is not None:
         made.listeners.append(_hook_listener(on_alert, stack))
+    if web[0] is None and any(web):
+        raise InputError(
+            "A certificate, a password and --insecure are about serving the metrics.", "They are not served.",
+            "Give --prometheus too.",
+        )  # fmt: skip
     if web[0] is not None or textfile is not None:
         from cfctl.monitor.publishing import Published
 
         published = Published()
         made.listeners.append(published.update)
         if web[0] is not None:
-            stack.callback(_exporter(web, published.families).close)
+            stack.callback(_exporter(web, published.text).close)
         if textfile is not None:
             check_writable(textfile)
             made.listeners.append(lambda _: _write_textfile(published, textfile))
@@ -230,7 +235,7 @@ def _attach_outputs(
 
 def _exporter(
     web: tuple[str | None, str | None, str | None, str | None, bool],
-    families: Callable[[], Iterable[Family]],
+    text: MetricsText,
 ) -> Exporter:
     from cfctl.monitor.web import Access, Exporter, parse_address, read_password
 
@@ -240,7 +245,7 @@ def _exporter(
         host, port, Path(certificate) if certificate else None, Path(key) if key else None,
         read_password(Path(password_file)) if password_file else None, insecure,
     )  # fmt: skip
-    exporter = Exporter(access, families)
+    exporter = Exporter(access, text)
     scheme = "https" if certificate else "http"
     message(f"cfctl: metrics at {scheme}://{f'[{host}]' if ':' in host else host}:{exporter.port}/metrics")
     return exporter

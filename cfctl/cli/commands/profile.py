@@ -49,7 +49,7 @@ def run(
         typer.Option(
             "--function",
             metavar="MODULE:NAME",
-            help="Time this function, unedited; * and ? are wildcards. Repeatable.",
+            help="Time this function, unedited; * and ? are wildcards, PACKAGE.* is all in a package. Repeatable.",
         ),
     ] = None,
     follow_children: Annotated[

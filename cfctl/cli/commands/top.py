@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from cfctl.cli.live import IntervalOption, UpdatesOption, interval_s, paced, show_live
+from cfctl.cli.live import AllUsersOption, IntervalOption, UpdatesOption, interval_s, paced, show_live
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, UnitOption, stdout_is_terminal
 from cfctl.cli.profile_commands.report import FilterOption, TopOption  # noqa: TC001 - Typer reads them
 from cfctl.cli.typer_app import command_app
@@ -25,15 +24,15 @@ def top(
     updates: UpdatesOption = None,
     filter: FilterOption = None,
     top: TopOption = None,
-    all_users: Annotated[bool, typer.Option("--all-users", help="Programs of all users; for root.")] = False,
+    all_users: AllUsersOption = False,
     format: FormatOption = None,
     json: JsonOption = False,
     output: OutputOption = None,
     unit: UnitOption = None,
 ) -> None:
-    """Show the operations of all running programs with their rates, the busiest first.
+    """Show the operations of all running programs with their rates, the busiest first, and their bus.
 
-    All numbers but the recorded count are of the time between two readings. Busy is the time that
+    All numbers but the count are of the time between two readings. Busy is the time that
     samples took per time that went by: 100 % is one thread that does nothing else. A sample counts
     whole when it ends.
 
@@ -53,14 +52,20 @@ def top(
 
 
 def _activities(seconds: float, all_users: bool, patterns: list[str], top: int | None) -> Iterator[Activity]:
+    from cfctl import paths
+    from cfctl.bus.reading import BusReader
+    from cfctl.bus.report import report_of
     from cfctl.profile.activity import activity, chosen
 
-    earlier = _read(all_users)
+    bus = BusReader(paths.segment_directory())
+    earlier, bus_earlier = _read(all_users), bus.read()
     time.sleep(seconds)
     while True:
-        later = _read(all_users)
-        yield chosen(activity(earlier, later), patterns, top)
-        earlier = later
+        later, bus_later = _read(all_users), bus.read()
+        found = chosen(activity(earlier, later), patterns, top)
+        report = report_of(bus_later, bus_earlier)
+        yield dataclasses.replace(found, bus=report if report.live else None)
+        earlier, bus_earlier = later, bus_later
 
 
 def _read(all_users: bool) -> Reading:

@@ -10,8 +10,11 @@ def rules(targets: TargetsOption = None, target: TargetOption = None, output: Ou
     """Write the targets as alerting rules for Prometheus.
 
     One alert per target, with its `for` and `keep_firing_for`, on the names that --prometheus exports.
-    promtool check rules accepts the file; keep_firing_for needs Prometheus 2.42.
+    promtool check rules accepts the file; keep_firing_for needs Prometheus 2.42. Targets that are judged
+    under load only, such as throughput, have a rule where --target names them.
     """
     from cfctl.monitor.rules import rules as rule_file
+    from cfctl.monitor.targets import without_load
 
-    Output.resolve(output=output).write_text(rule_file(load_targets(targets, target or ())))
+    names = target or ()
+    Output.resolve(output=output).write_text(rule_file(without_load(load_targets(targets, names), names)))

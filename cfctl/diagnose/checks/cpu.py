@@ -244,7 +244,7 @@ def cpu_too_few(host: Host) -> Outcome:
     if count >= 4:
         return Pass(f"{count} CPUs are online")
     return Issue(
-        f"{count} CPUs are online; isolating one would starve the rest.",
+        f"{count} CPUs are online; isolating one would starve the rest." if count > 1 else "1 CPU is online.",
         Fix(privilege=None),
     )
 
@@ -288,24 +288,36 @@ def mitigations_cost(host: Host) -> Outcome:
     "Fast and slow cores are mixed",
     Severity.MEDIUM,
     Area.CPU,
-    rule="cpu_capacity differs among the CPUs the target may run on",
-    source="kernel, Documentation/scheduler/sched-capacity.rst",
+    rule="cpu_capacity differs among the CPUs the target may run on, or they are cores of two kinds (cpu_core, cpu_atom)",
+    source="kernel, Documentation/scheduler/sched-capacity.rst; Documentation/admin-guide/pm/intel_pstate.rst",
     solution="Keep the hot threads on the fast cores.",
     impact=cost_of(MIGRATION, PER_MIGRATION, is_bound=True),
     scope=Scope.PROCESS,
 )
 def cpu_heterogeneous(host: Host) -> Outcome:
     """A thread that moves between fast and efficient cores changes its speed by a factor."""
-    capacity = host.of_each_cpu("cpu_capacity", host.view.integer)
+    capacity = _capacities(host)
     found = {capacity[cpu] for cpu in host.target_cpus()}
     if len(found) <= 1:
         return Pass("all CPUs have the same capacity")
     fast = [cpu for cpu in host.target_cpus() if capacity[cpu] == max(found)]
     pid = "PID" if host.pid is None else str(host.pid)
     return Issue(
-        f"The CPUs' capacities are {', '.join(str(value) for value in sorted(found))}.",
+        f"CPU {format_cpu_list(fast)} of CPU {format_cpu_list(host.target_cpus())} are faster than the others.",
         run(
             f"taskset -acp {format_cpu_list(fast)} {pid}",
             privilege=None,
         ),
     )
+
+
+def _capacities(host: Host) -> dict[int, int]:
+    """Return how fast each online CPU is beside the others; of Intel's two kinds of cores 2 and 1."""
+    kinds = [f"sys/devices/{name}/cpus" for name in ("cpu_atom", "cpu_core")]
+    if not all(map(host.view.exists, kinds)):
+        return host.of_each_cpu("cpu_capacity", host.view.integer)
+    # There the capacities of like cores differ by a few percent, for the turbo frequency of each.
+    found = {cpu: speed for speed, path in enumerate(kinds, 1) for cpu in host.cpu_list(path)}
+    if set(host.online()) - found.keys():
+        raise UnobservableError(f"/{kinds[0]} and /{kinds[1]} do not name every CPU")
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from cfctl.diagnose.advice import Command, Fix
@@ -9,8 +10,8 @@ from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
 from cfctl.diagnose.impact import OTHER_SIDE, SOFTIRQ, time_lost_to
 from cfctl.diagnose.record import Area
 from cfctl.errors import UnobservableError
-from cfctl.host.counters import link_errors
-from cfctl.host.cpus import format_cpu_list
+from cfctl.host.counters import link_errors, links
+from cfctl.host.cpus import format_cpu_list, format_cpu_mask
 from cfctl.host.syscalls import SyscallError
 from cfctl.host.view import Lack, UnreadableError, shown
 from cfctl.records import Severity
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 
 
 def _links(host: Host) -> list[str]:
-    links = [name for name in host.view.names("sys/class/net") if name != "lo"]
-    if not links:
+    found = links(host.view)
+    if not found:
         raise UnobservableError("/sys/class/net names no link but the loopback")
-    return links
+    return found
 
 
 def _of_each_link(host: Host, ask: Callable[[str], T]) -> dict[str, T]:
@@ -68,7 +69,7 @@ def net_coalesce(host: Host) -> Outcome:
     return Issue(
         f"{', '.join(slow)} may hold packets back.",
         Fix(
-            tuple(Command(f"ethtool -C {link} adaptive-rx off rx-usecs 0") for link in slow),
+            tuple(Command(f"ethtool -C {shlex.quote(link)} adaptive-rx off rx-usecs 0") for link in slow),
         ),
     )
 
@@ -100,7 +101,7 @@ def net_ring(host: Host) -> Outcome:
     return Issue(
         f"{', '.join(short)} dropped packets with a ring that could be longer.",
         Fix(
-            tuple(Command(f"ethtool -G {link} rx {rings[link].rx_max}") for link in short),
+            tuple(Command(f"ethtool -G {shlex.quote(link)} rx {rings[link].rx_max}") for link in short),
         ),
     )
 
@@ -136,7 +137,7 @@ def net_gro_defer(host: Host) -> Outcome:
     ]
     return Issue(
         f"{', '.join(deferred)} defer interrupts, and no socket polls.",
-        Fix(tuple(Command(f"echo 0 > {shown(path)}", path) for path in files)),
+        Fix(tuple(Command(f"echo 0 > {shlex.quote(shown(path))}", path) for path in files)),
     )
 
 
@@ -163,10 +164,10 @@ def net_rps_on_target(host: Host) -> Outcome:
     if not wrong:
         return Pass(f"{len(paths)} queues stay off isolated CPUs")
     hit = format_cpu_list(set().union(*(masks[path] for path in wrong)) & isolated)
-    mask = sum(1 << cpu for cpu in set(host.online()) - isolated)
+    mask = format_cpu_mask(set(host.online()) - isolated)
     return Issue(
         f"{len(wrong)} queues steer packets to isolated CPU {hit}.",
         Fix(
-            tuple(Command(f"echo {mask:x} > {shown(p)}", p) for p in wrong[:16]),
+            tuple(Command(f"echo {mask} > {shlex.quote(shown(p))}", p) for p in wrong[:16]),
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import SYSTEMD, Command, Fix, run, sysctl, write
@@ -18,7 +19,7 @@ from cfctl.diagnose.impact import (
 )
 from cfctl.diagnose.record import Area, Scope
 from cfctl.host.counters import USER_HZ, InterruptRow, cpu_times, interrupts, readable
-from cfctl.host.cpus import format_cpu_list
+from cfctl.host.cpus import format_cpu_list, format_cpu_mask
 from cfctl.host.processes import processes_named
 from cfctl.host.view import Lack, UnreadableError
 from cfctl.records import Severity
@@ -56,10 +57,7 @@ def irq_on_target_cpu(host: Host) -> Outcome:
     """Each device interrupt takes the CPU from the running thread for 2 to 30 us and leaves cold
     caches."""
     change = host.change(interrupts)
-    isolated = host.isolated()
-    hot = set(isolated)
-    if host.pid is not None and len(host.target_cpus()) < host.cpu_count():
-        hot |= set(host.target_cpus())
+    hot = host.hot_cpus()
     if not hot:
         return NotApplicable("no CPU is isolated and no target is pinned")
     hits: dict[str, float] = {}
@@ -72,14 +70,14 @@ def irq_on_target_cpu(host: Host) -> Outcome:
                 host.saw(f"/proc/interrupts {name}", round(rate, 1), f"{rate:.1f}/s {row.description}")
     if not hits:
         return Pass(f"no device interrupt on CPU {format_cpu_list(hot)}")
-    worst = max(hits, key=lambda name: hits[name])
+    often = sorted(hits, key=lambda name: -hits[name])
+    worst = often[0]
     keep = format_cpu_list(set(host.online()) - hot) or "0"
     return Issue(
         f"{len(hits)} device interrupts fire on CPU {format_cpu_list(hot)}, most often {worst}: {hits[worst]:.0f}/s.",
         Fix(
             tuple(
-                Command(f"echo {keep} > /proc/irq/{n}/smp_affinity_list", f"proc/irq/{n}")
-                for n in list(hits)[:8]
+                Command(f"echo {keep} > /proc/irq/{n}/smp_affinity_list", f"proc/irq/{n}") for n in often[:8]
             ),
             (Command(f"kernel command line: irqaffinity={keep}"),),
         ),
@@ -105,13 +103,13 @@ def irq_default_affinity(host: Host) -> Outcome:
     both = set(host.cpu_mask(path)) & set(isolated)
     if not both:
         return Pass("new interrupts stay off isolated CPUs")
-    mask = sum(1 << cpu for cpu in set(host.online()) - set(isolated))
+    others = set(host.online()) - set(isolated)
     return Issue(
         f"New interrupts may go to isolated CPU {format_cpu_list(both)}.",
         write(
             path,
-            f"{mask:x}",
-            "irqaffinity=" + format_cpu_list(set(host.online()) - set(isolated)),
+            format_cpu_mask(others),
+            "irqaffinity=" + format_cpu_list(others),
         ),
     )
 
@@ -139,7 +137,7 @@ def irqbalance(host: Host) -> Outcome:
             lines = host.view.lines(path)
         except UnreadableError:
             continue
-        if any(line.startswith(("IRQBALANCE_BANNED_CPULIST=", "IRQBALANCE_BANNED_CPUS=")) for line in lines):
+        if any(re.match(r"IRQBALANCE_BANNED_CPU(LIST|S)=[\"']?[^\s\"'#]", line) for line in lines):
             return Pass(f"/{path} bans CPUs")
     return Issue(
         f"irqbalance runs without a ban on isolated CPU {format_cpu_list(isolated)}.",

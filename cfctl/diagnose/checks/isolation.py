@@ -18,7 +18,7 @@ from cfctl.diagnose.impact import (
 )
 from cfctl.diagnose.record import Actor, Area
 from cfctl.errors import UnobservableError
-from cfctl.host.cpus import format_cpu_list, parse_cpu_list
+from cfctl.host.cpus import format_cpu_list, format_cpu_mask, parse_cpu_list
 from cfctl.host.kernel import build_options
 from cfctl.host.view import Lack, UnreadableError, garbage
 from cfctl.records import Severity
@@ -168,10 +168,9 @@ def workqueue_mask(host: Host) -> Outcome:
     both = format_cpu_list(set(host.cpu_mask(path)) & set(isolated))
     if not both:
         return Pass("unbound work stays off isolated CPUs")
-    allowed = sum(1 << cpu for cpu in set(host.online()) - set(isolated))
     return Issue(
         f"Kernel work may run on isolated CPU {both}.",
-        write(path, f"{allowed:x}"),
+        write(path, format_cpu_mask(set(host.online()) - set(isolated))),
     )
 
 

@@ -8,6 +8,7 @@ from cfctl.diagnose.advice import Command, Fix, run, sysctl, write
 from cfctl.diagnose.engine import Issue, Outcome, Pass, check
 from cfctl.diagnose.impact import PER_FAULT, PER_SWITCH, cost_of, waiting_for
 from cfctl.diagnose.record import Area, Scope
+from cfctl.host.cgroup import MemoryLimit, memory_limits
 from cfctl.host.counters import meminfo_kib, pressure, vmstat
 from cfctl.host.view import Lack, UnreadableError
 from cfctl.records import Severity
@@ -26,6 +27,14 @@ def _meminfo(host: Host, name: str) -> int:
     if name not in sizes:
         raise UnreadableError(f"/proc/meminfo {name}", Lack.MISSING)
     return host.saw(f"/proc/meminfo {name}, KiB", sizes[name]) * _KIB
+
+
+def _total(host: Host) -> int:
+    """Return the size of the memory, bytes; raises UnreadableError for none."""
+    total = _meminfo(host, "MemTotal")
+    if total <= 0:
+        raise UnreadableError("/proc/meminfo MemTotal", Lack.GARBAGE)
+    return total
 
 
 def vmstat_rise(host: Host, change: Change[dict[str, int]], *names: str) -> int:
@@ -130,7 +139,7 @@ def direct_reclaim(host: Host) -> Outcome:
 def min_free_kbytes(host: Host) -> Outcome:
     """A burst of allocations uses the reserve up before the background reclaim has freed more."""
     reserve = host.sysctl("vm.min_free_kbytes") * _KIB
-    total = _meminfo(host, "MemTotal")
+    total = _total(host)
     if reserve >= 0.005 * total:
         return Pass(f"{reserve / total:.2%} of the memory is kept free")
     return Issue(
@@ -292,27 +301,42 @@ def memory_pressure(host: Host) -> Outcome:
     "Memory is nearly used up",
     Severity.MEDIUM,
     Area.MEMORY,
-    rule="available < 10 % of the memory; high < 5 %",
-    source="judgement",
+    rule="available < 10 % of the memory, or of what a control group of the program may use; high < 5 %",
+    source="judgement; kernel, Documentation/admin-guide/cgroup-v2.rst, memory.max",
     solution="Add memory, or stop what uses it.",
     impact=waiting_for("memory"),
 )
 def memory_low(host: Host) -> Outcome:
     """Soon allocations will wait for reclaim."""
-    total, available = _meminfo(host, "MemTotal"), _meminfo(host, "MemAvailable")
-    if total <= 0:
-        raise UnreadableError("/proc/meminfo MemTotal", Lack.GARBAGE)
-    share = available / total
+    total, available = _total(host), _meminfo(host, "MemAvailable")
+    share, size, whose = available / total, total, ""
+    for limit in _limits(host, total):
+        host.saw(
+            f"{limit.path}, bytes", limit.limit_bytes, f"{limit.used_bytes} of {limit.limit_bytes} in use"
+        )
+        left = max(0.0, 1 - limit.used_bytes / limit.limit_bytes)
+        if left < share:
+            share, size, whose = left, limit.limit_bytes, " that the control group may use"
     if share >= 0.1:
-        return Pass(f"{share:.0%} is available")
+        return Pass(f"{share:.0%} of {format_quantity(size, 'B')}{whose} is available")
     return Issue(
-        f"{share:.1%} of {format_quantity(total, 'B')} is available.",
+        f"{share:.1%} of {format_quantity(size, 'B')}{whose} is available.",
         Fix(
             (Command("ps -eo rss,pid,comm --sort=-rss | head"),),
             privilege=None,
         ),
         severity=Severity.HIGH if share < 0.05 else None,
     )
+
+
+def _limits(host: Host, total: int) -> list[MemoryLimit]:
+    """Return the limits of the control groups that are below the size of the memory."""
+    try:
+        found = memory_limits(host.view, host.pid)
+    except UnreadableError:
+        # The host's own memory is known.
+        return []
+    return [limit for limit in found if 0 < limit.limit_bytes < total]
 
 
 @check(

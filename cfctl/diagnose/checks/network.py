@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from cfctl.diagnose.advice import Command, Fix, sysctl
@@ -9,7 +10,7 @@ from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
 from cfctl.diagnose.impact import NOT_YET, OTHER_SIDE, SOCKET, SOFTIRQ, gain_of, time_lost_to
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
-from cfctl.host.counters import link_errors, protocols, softnet
+from cfctl.host.counters import link_errors, links, protocols, softnet
 from cfctl.host.view import Lack, UnreadableError
 from cfctl.records import Severity
 from cfctl.units import format_quantity
@@ -221,10 +222,11 @@ def net_link_errors(host: Host) -> Outcome:
     )
     if not found:
         return Pass(f"no rise on {', '.join(change.after)}")
+    first = next(iter(found)).rpartition(" ")[0]
     return Issue(
         f"Rising: {', '.join(f'{name} +{rise}' for name, rise in found.items())}.",
         Fix(
-            (Command(f"ethtool -S {next(iter(found)).split()[0]}"),),
+            (Command(f"ethtool -S {shlex.quote(first)}"),),
             privilege=None,
         ),
     )
@@ -244,9 +246,7 @@ def net_link_errors(host: Host) -> Outcome:
 def net_link_speed(host: Host) -> Outcome:
     """A frame of 1500 bytes takes 120 us at 100 Mbit/s, 1.2 us at 10 Gbit/s."""
     speeds: dict[str, int] = {}
-    for link in host.view.names("sys/class/net"):
-        if link == "lo":
-            continue
+    for link in links(host.view):
         try:
             speed = host.view.integer(f"sys/class/net/{link}/speed")
         except UnreadableError:
@@ -262,7 +262,7 @@ def net_link_speed(host: Host) -> Outcome:
     return Issue(
         f"{', '.join(f'{link} runs at {speed} Mbit/s' for link, speed in slow.items())}.",
         Fix(
-            (Command(f"ethtool {next(iter(slow))}"),),
+            (Command(f"ethtool {shlex.quote(next(iter(slow)))}"),),
             privilege=None,
         ),
     )

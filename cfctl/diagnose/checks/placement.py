@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run
@@ -24,7 +25,7 @@ from cfctl.errors import UnobservableError
 from cfctl.host.cgroup import groups
 from cfctl.host.counters import interrupts
 from cfctl.host.cpus import format_cpu_list, parse_cpu_list
-from cfctl.host.processes import status_integer
+from cfctl.host.processes import require_every_process, status_integer
 from cfctl.host.view import HostView, Lack, UnreadableError, garbage, integer_in, shown
 from cfctl.records import Severity
 
@@ -115,11 +116,12 @@ def isolated_intruders(host: Host) -> Outcome:
         raise UnreadableError("/proc/*/task/*/stat", Lack.MISSING)
     host.saw("/proc/*/task/*/stat", found[:8], f"{len(found)} of {seen} tasks")
     if not found:
+        require_every_process(host.view)
         return Pass(f"none of {seen} tasks is in the way on CPU {format_cpu_list(isolated)}")
     keep = format_cpu_list(set(host.online()) - isolated) or "0"
     return Issue(
         f"On isolated CPUs run: {', '.join(found[:4])}.",
-        run(*(f"taskset -cp {keep} {n.split()[0]}" for n in found[:8])),
+        run(*(f"taskset -cp {keep} {shlex.quote(n.split()[0])}" for n in found[:8])),
     )
 
 
@@ -281,9 +283,7 @@ def malloc_tunables(host: Host) -> Outcome:
 def log_on_hot_cpu(host: Host) -> Outcome:
     """Every block that any program writes, a log line too, comes back as an interrupt there."""
     change = host.change(interrupts)
-    hot = set(host.isolated())
-    if host.pid is not None and len(host.target_cpus()) < host.cpu_count():
-        hot |= set(host.target_cpus())
+    hot = host.hot_cpus()
     if not hot:
         return NotApplicable("no CPU is isolated and no target is pinned")
     hits = {}

@@ -1,13 +1,13 @@
-"""Checks of a process's memory as it tells of itself in its segment: heap, collector, pools."""
+"""Checks of a process's memory as it tells of itself in its segment: heap, collector, pools, subscriptions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Fix
-from cfctl.diagnose.checks.process_memory import resident_anonymous
+from cfctl.diagnose.checks.process_memory import resident_anonymous, size
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
-from cfctl.diagnose.impact import REFUSES, SEEN_BY_CHECK, not_measurable, observed
+from cfctl.diagnose.impact import REFUSES, SEEN_BY_CHECK, SPACE, not_measurable, observed
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.records import Severity
@@ -28,14 +28,9 @@ _PAUSE_RATIO: Final = 0.05
 _CYCLES_PER_S: Final = 1_000
 _LEAST_ACQUIRES: Final = 1_000
 _HIT_RATIO: Final = 0.9
-_SPACE: Final = not_measurable("it costs memory, not time")
 _BENCH: Final = not_measurable("what a miss costs depends on the type: see cfctl pool bench")
 _SHARE: Final = "it tells nothing of that: call cfctl.alloc.share_facts() in it"
 _SHARE_OR_COUNT: Final = f"{_SHARE}, or run it under cfctl alloc run"
-
-
-def _size(value: float) -> str:
-    return format_quantity(value, "B")
 
 
 def _named(entry: SeenEntry) -> str:
@@ -50,7 +45,7 @@ def _named(entry: SeenEntry) -> str:
     rule=f"more than {_FREE_RATIO:.0%} and {_FREE_BYTES // _MIB} MiB of the heap is free, or of RssAnon not live",
     source="mallinfo2 (mallinfo(3)), or the live bytes of cfctl alloc run against RssAnon; judgement",
     solution="Limit the arenas (MALLOC_ARENA_MAX=2), call malloc_trim(0) after a peak, or try jemalloc or mimalloc.",
-    impact=_SPACE,
+    impact=SPACE,
     scope=Scope.PROCESS,
     needs=("pid", "segments"),
 )
@@ -58,11 +53,11 @@ def mem_fragmentation(host: Host) -> Outcome:
     """Free memory between live blocks is resident and of no use; new blocks land on cold pages."""
     used, whole, what = _heap(host)
     free = max(0, whole - used)
-    text = f"{_size(used)} of {_size(whole)} ({what}) are in use"
+    text = f"{size(used)} of {size(whole)} ({what}) are in use"
     if free <= _FREE_BYTES or free <= _FREE_RATIO * whole:
         return Pass(text)
     return Issue(
-        f"{text}; {_size(free)} are held free.",
+        f"{text}; {size(free)} are held free.",
         Fix(privilege=None),
     )  # fmt: skip
 
@@ -95,7 +90,7 @@ def _interpreters(host: Host) -> Sequence[SeenEntry]:
     rule="uncollectable > 0",
     source="Python, gc module: gc.garbage",
     solution="Look at gc.garbage: print(cfctl.diagnose.memory.cycles()); break each cycle by weakref.ref.",
-    impact=_SPACE,
+    impact=SPACE,
     scope=Scope.PROCESS,
     needs=("segments",),
 )
@@ -150,7 +145,7 @@ def gc_pauses(host: Host) -> Outcome:
     rule=f"more than {_CYCLES_PER_S} objects a second are freed by the collector",
     source="judgement",
     solution="Find the cycles by cfctl alloc run --cycles -- python app.py, and hold the way back by weakref.ref.",
-    impact=_SPACE,
+    impact=SPACE,
     scope=Scope.PROCESS,
     needs=("segments", "interval"),
 )
@@ -224,7 +219,7 @@ def pool_misses(host: Host) -> Outcome:
     rule="items lost, or more of them in use at the end of the interval, at their highest, and new ones made",
     source="judgement",
     solution="Use the block form, which releases whatever happens: with pool.item() as item.",
-    impact=_SPACE,
+    impact=SPACE,
     scope=Scope.PROCESS,
     needs=("segments",),
 )
@@ -275,3 +270,35 @@ def pool_misuse(host: Host) -> Outcome:
         f"Releases that were refused: {text}.",
         Fix(privilege=None),
     )
+
+
+@check(
+    "SUBSCRIPTIONS_LEFT",
+    "Subscriptions are never ended",
+    Severity.MEDIUM,
+    Area.PROCESS_MEMORY,
+    rule="some were made and none ended in the interval",
+    source="the performance guide, Subscription Management",
+    solution="Unsubscribe when the subscriber goes, or keep no reference: a dropped subscription ends by itself.",
+    impact=SPACE,
+    scope=Scope.PROCESS,
+    needs=("segments",),
+)
+def subscriptions_left(host: Host) -> Outcome:
+    """Each holds a place in every ring of its topic, which waits for it, and counters in the segment."""
+    found = host.entries("bus_dispatcher")
+    if not found:
+        return NotApplicable("it has no cfctl.bus.Bus")
+    left = []
+    total = 0
+    for entry in found:
+        open_now = entry.value("subscribed") - entry.value("unsubscribed")
+        total += host.saw(f"segment, {_named(entry)}, subscriptions open", open_now)
+        made, ended = entry.rise("subscribed"), entry.rise("unsubscribed")
+        if made and not ended:
+            left.append(f"{_named(entry)} made {made}, {open_now} are open")
+    if not left:
+        if not found[0].segment.has_interval and total:
+            raise UnobservableError("needs an interval: run with --duration")
+        return Pass(f"{total} subscriptions open, none that pile up")
+    return Issue(f"None ended in the interval: {'; '.join(left)}.", Fix(privilege=None))

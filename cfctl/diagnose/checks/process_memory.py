@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from cfctl.alloc.growth import GrowthVerdict, growth
 from cfctl.diagnose.advice import Fix, run
 from cfctl.diagnose.engine import Issue, Outcome, Pass, check
-from cfctl.diagnose.impact import NOT_YET, OF_THE_PROGRAM, not_measurable
+from cfctl.diagnose.impact import NOT_YET, OF_THE_PROGRAM, SPACE, not_measurable
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
 from cfctl.host.processes import process_counters, status_integer
@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 _KIB: Final = 1024
 _MIB: Final = 1 << 20
 RSS_TARGET_BYTES: Final = 100_000_000
-# The kernel's counters of resident pages are kept by CPU and joined in batches.
-_SPACE: Final = not_measurable("it costs memory, not time")
 _NO_PROBES: Final = not_measurable(
     "a diagnosis of memory runs no probes: see MINOR_FAULTS and MAJOR_FAULTS of latency"
 )
+# The kernel's counters of resident pages are kept by CPU and joined in batches.
 _RSS_RESOLUTION_BYTES: Final = 512 << 10
 _HUGE_PAGES_PAY_BYTES: Final = 256 * _MIB
 _MINOR_FAULTS_PER_S: Final = 10_000
@@ -61,7 +60,8 @@ def _rollup_bytes(host: Host, *names: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _size(value: float) -> str:
+def size(value: float) -> str:
+    """Return bytes as words."""
     return format_quantity(value, "B")
 
 
@@ -106,7 +106,7 @@ def mem_growth(host: Host) -> Outcome:
 
 def _rate(bytes_per_s: float) -> str:
     sign = "-" if bytes_per_s < 0 else ""
-    return f"{sign}{_size(abs(bytes_per_s))}/s"
+    return f"{sign}{size(abs(bytes_per_s))}/s"
 
 
 @check(
@@ -117,7 +117,7 @@ def _rate(bytes_per_s: float) -> str:
     rule="VmRSS > 100 MB; high above 1 GB",
     source="the performance guide: less than 100 MB baseline",
     solution="See what takes it: cfctl alloc run -- COMMAND, by place with memray.",
-    impact=_SPACE,
+    impact=SPACE,
     scope=Scope.PROCESS,
     needs=("pid",),
 )
@@ -126,9 +126,9 @@ def mem_rss_target(host: Host) -> Outcome:
     resident = _status_bytes(host, "VmRSS")
     peak = _status_bytes(host, "VmHWM")
     if resident <= RSS_TARGET_BYTES:
-        return Pass(f"{_size(resident)} resident, {_size(peak)} at most")
+        return Pass(f"{size(resident)} resident, {size(peak)} at most")
     return Issue(
-        f"{_size(resident)} are resident, {_size(peak)} at most.",
+        f"{size(resident)} are resident, {size(peak)} at most.",
         Fix(privilege=None),
         severity=Severity.HIGH if resident > 10 * RSS_TARGET_BYTES else None,
     )
@@ -152,7 +152,7 @@ def mem_swapped(host: Host) -> Outcome:
     if swapped == 0:
         return Pass("nothing is swapped out")
     return Issue(
-        f"{_size(swapped)} are swapped out.",
+        f"{size(swapped)} are swapped out.",
         Fix(privilege=None),
     )
 
@@ -226,11 +226,11 @@ def mem_huge_pages(host: Host) -> Outcome:
     """With pages of 4 KiB the TLB covers some MiB only; beyond, each access may walk the page tables."""
     anonymous, huge = _rollup_bytes(host, "Anonymous", "AnonHugePages")
     if anonymous <= _HUGE_PAGES_PAY_BYTES:
-        return Pass(f"{_size(anonymous)} of anonymous memory need none")
+        return Pass(f"{size(anonymous)} of anonymous memory need none")
     if huge >= 0.1 * anonymous:
-        return Pass(f"{huge / anonymous:.0%} of {_size(anonymous)} are huge pages")
+        return Pass(f"{huge / anonymous:.0%} of {size(anonymous)} are huge pages")
     return Issue(
-        f"{huge / anonymous:.0%} of {_size(anonymous)} are huge pages.",
+        f"{huge / anonymous:.0%} of {size(anonymous)} are huge pages.",
         run("export GLIBC_TUNABLES=glibc.malloc.hugetlb=1", privilege=None),
     )
 
@@ -243,7 +243,7 @@ def mem_huge_pages(host: Host) -> Outcome:
     rule=f"more than {_ARENAS_PER_CPU} arenas of 64 MiB for each CPU",
     source="mallopt(3), M_ARENA_MAX: 8 for each CPU by default; glibc, malloc/arena.c",
     solution="Limit the arenas, or use an allocator that shares between threads (jemalloc, mimalloc).",
-    impact=_SPACE,
+    impact=SPACE,
     scope=Scope.PROCESS,
     needs=("pid",),
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Final
 
-from cfctl.diagnose.advice import Fix, in_unit, run
+from cfctl.diagnose.advice import Command, Fix, in_unit, run
 from cfctl.diagnose.engine import Issue, Outcome, Pass, check
 from cfctl.diagnose.impact import (
     MIGRATION,
@@ -17,10 +18,11 @@ from cfctl.diagnose.impact import (
 )
 from cfctl.diagnose.record import Area, Scope
 from cfctl.diagnose.subject import RT_POLICIES
+from cfctl.host.cgroup import cpu_weights
 from cfctl.host.counters import pressure
 from cfctl.host.cpus import format_cpu_list
 from cfctl.host.processes import migrations, process_counters, run_delay
-from cfctl.host.view import Lack, UnreadableError, garbage
+from cfctl.host.view import Lack, UnreadableError, garbage, shown
 from cfctl.records import Severity
 
 if TYPE_CHECKING:
@@ -142,8 +144,8 @@ def affinity_unpinned(host: Host) -> Outcome:
     "The target runs with a low priority",
     Severity.MEDIUM,
     Area.SCHEDULER,
-    rule="policy BATCH or IDLE, or a nice value above 0",
-    source="sched(7)",
+    rule="policy BATCH or IDLE, a nice value above 0, or a control group of less than the usual weight (100, v1 1024)",
+    source="sched(7); kernel, Documentation/admin-guide/cgroup-v2.rst, cpu.weight",
     solution="Raise its priority.",
     impact=waiting_for("cpu"),
     sample=run_delay,
@@ -156,10 +158,32 @@ def proc_deprioritised(host: Host) -> Outcome:
     policy = host.policy()
     nice = host.saw(f"/proc/{pid}/stat nice", process_counters(host.view, pid).nice)
     if policy not in {"BATCH", "IDLE"} and (nice <= 0 or policy in RT_POLICIES):
-        return Pass(f"policy {policy}, nice {nice}")
+        return _by_weight(host, policy) or Pass(f"policy {policy}, nice {nice}")
     return Issue(
         f"Process {pid} runs with policy {policy} and nice {nice}.",
         run(f"chrt -o -p 0 {pid}", f"renice -n -5 -p {pid}"),
+        observed=_waited(host),
+    )
+
+
+def _by_weight(host: Host, policy: str) -> Issue | None:
+    """Return the issue of a group that gets less than its share when CPUs are short; None for no such group."""
+    if policy in RT_POLICIES:
+        return None
+    try:
+        weights = cpu_weights(host.view, host.pid)
+    except UnreadableError:
+        # Policy and nice value are known.
+        return None
+    light = {path: found for path, found in weights.items() if found[0] < found[1]}
+    if not light:
+        return None
+    path, (weight, usual) = min(light.items(), key=lambda each: each[1][0] / each[1][1])
+    host.saw(shown(path), weight)
+    return Issue(
+        f"Its control group has a weight of {weight} of {usual}.",
+        run(Command(f"echo {usual} > {shlex.quote(shown(path))}", path)),
+        scope=Scope.MACHINE if host.environment.is_container else Scope.PROCESS,
         observed=_waited(host),
     )
 

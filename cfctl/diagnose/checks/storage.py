@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix, run
@@ -51,12 +52,13 @@ def io_scheduler(host: Host) -> Outcome:
         f"{', '.join(f'{disk} uses {name}' for disk, name in wrong.items())}.",
         Fix(
             tuple(
-                Command(
-                    f"echo none > {shown(f'sys/block/{d}/queue/scheduler')}", f"sys/block/{d}/queue/scheduler"
-                )
-                for d in wrong
+                Command(f"echo none > {shlex.quote(shown(path))}", path)
+                for path in (f"sys/block/{disk}/queue/scheduler" for disk in wrong)
             ),
-            tuple(Command(f"echo '{rule.format(d)}' >> /etc/udev/rules.d/90-cfctl.rules") for d in wrong),
+            tuple(
+                Command(f"echo {shlex.quote(rule.format(disk))} >> /etc/udev/rules.d/90-cfctl.rules")
+                for disk in wrong
+            ),
         ),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from cfctl.diagnose.advice import Command, Fix
-from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
+from cfctl.diagnose.engine import Issue, Outcome, Pass, check
 from cfctl.diagnose.impact import BLINDS, HYPERVISOR, cost_of, time_lost_to
 from cfctl.diagnose.record import Area, Scope
 from cfctl.errors import UnobservableError
@@ -103,8 +103,11 @@ def smi(host: Host) -> Outcome:
     kernel sees it."""
     if host.facts.vendor is None:
         raise UnobservableError("/proc/cpuinfo names no vendor")
+    host.saw("/proc/cpuinfo vendor_id", host.facts.vendor)
     if host.facts.vendor != "GenuineIntel":
-        return NotApplicable("only Intel CPUs count these interrupts in MSR 34H")
+        raise UnobservableError("only Intel CPUs count these interrupts in MSR 34H")
+    if host.environment.is_guest:
+        raise UnobservableError("a guest's MSR 34H counts none of the machine's interrupts")
     change = host.change(smi_count)
     rise = change.after - change.before
     host.saw("MSR 0x34 of CPU 0", change.after, f"+{rise} in {change.seconds:.1f} s")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from cfctl.diagnose.advice import Fix, run
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
 from cfctl.diagnose.impact import BLINDS, PER_READ, Impact, cost_of, error_of, not_measurable
-from cfctl.diagnose.record import Area, Scope
+from cfctl.diagnose.record import Area, Scope, Subject
 from cfctl.errors import UnobservableError
 from cfctl.host.cpus import format_cpu_list
 from cfctl.host.kernel import cpu_flags
@@ -54,6 +54,7 @@ def _x86_flags(host: Host) -> dict[int, frozenset[str]] | None:
     impact=BLINDS,
     scope=Scope.PROCESS,
     needs=("measurements",),
+    also=(Subject.TEMPORAL,),
 )
 def tsc_calibration(host: Host) -> Outcome:
     """Ticks become nanoseconds by one number: if it is wrong or not known well, every measured
@@ -195,6 +196,7 @@ def _unstable_in_log(host: Host) -> bool | None:
     impact=BLINDS,
     scope=Scope.MACHINE,
     needs=("measurements",),
+    also=(Subject.TEMPORAL,),
 )
 def tsc_cpu_skew(host: Host) -> Outcome:
     """A time taken on one CPU and another on a second differ by the offset of their counters:

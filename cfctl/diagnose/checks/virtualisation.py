@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from cfctl.diagnose.advice import Command, Fix, run
@@ -9,9 +10,11 @@ from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
 from cfctl.diagnose.impact import (
     HYPERVISOR,
     SEEN_BY_CHECK,
+    THROTTLED,
     cost_of,
     observed,
     stopped_by_quota,
+    throttled_while_probing,
     time_lost_to,
     waiting_for,
 )
@@ -135,7 +138,7 @@ def cgroup_cpu_quota(host: Host) -> Outcome:
     return Issue(
         f"The quota is {tightest.cpus:g} CPUs per {tightest.period_us / 1000:g} ms.",
         Fix(
-            (Command(f"echo {lift} > {tightest.path}", tightest.path.lstrip("/")),),
+            (Command(f"echo {lift} > {shlex.quote(tightest.path)}", tightest.path.lstrip("/")),),
         ),
         scope=outside,
     )
@@ -146,7 +149,7 @@ def cgroup_cpu_quota(host: Host) -> Outcome:
     "The program was stopped for its CPU quota",
     Severity.HIGH,
     Area.VIRTUALISATION,
-    rule="nr_throttled rises during the interval",
+    rule="nr_throttled rises during the interval, or while cfctl probes in the group",
     source="kernel, Documentation/scheduler/sched-bwc.rst",
     solution="Remove or raise the CPU limit: CGROUP_CPU_QUOTA names it.",
     impact=stopped_by_quota(),
@@ -160,10 +163,18 @@ def cgroup_cpu_throttled(host: Host) -> Outcome:
     host.saw(
         "cpu.stat nr_throttled", periods, f"+{periods}, {stopped_ns / 1e6:.1f} ms in {change.seconds:.1f} s"
     )
+    text = f"Stopped in {periods} periods, {stopped_ns / 1e6:.1f} ms in {change.seconds:.1f} s."
     if periods <= 0:
-        return Pass("not throttled during the interval")
+        # This program slept in the interval: whether a quota is short shows when it works.
+        if host.pid is None and any(quota.cpus is not None for quota in cpu_quotas(host.view, None)):
+            host.measured().cost_ns(THROTTLED)
+        probed = throttled_while_probing(host)
+        if probed is None:
+            return Pass("not throttled during the interval")
+        lost_ns = host.saw("cpu.stat throttled while probing, ns/s", round(probed.cost.value or 0.0))
+        text = f"Stopped for {lost_ns / 1e6:.1f} ms in each second of probing, {probed.cost.sample_count} periods."
     return Issue(
-        f"Stopped in {periods} periods, {stopped_ns / 1e6:.1f} ms in {change.seconds:.1f} s.",
+        text,
         Fix(privilege=None),
         scope=Scope.MACHINE if host.environment.is_container else Scope.PROCESS,
     )
@@ -181,11 +192,13 @@ def cgroup_cpu_throttled(host: Host) -> Outcome:
 )
 def cgroup_cpuset(host: Host) -> Outcome:
     """All threads of the program take turns on one CPU, whatever else is idle."""
-    own = groups(host.view, host.pid, "cpuset")[0]
-    name = "cpuset.cpus.effective" if own.version == 2 else "cpuset.effective_cpus"
-    allowed = host.cpu_list(f"{own.path}/{name}")
+    names = {1: "cpuset.effective_cpus", 2: "cpuset.cpus.effective"}
+    paths = [f"{group.path}/{names[group.version]}" for group in groups(host.view, host.pid, "cpuset")]
+    # A group without the controller has the CPUs of the nearest ancestor with it.
+    path = next(filter(host.view.exists, paths), paths[0])
+    allowed = host.cpu_list(path)
     if not allowed:
-        raise UnobservableError(f"/{own.path}/{name} names no CPU")
+        raise UnobservableError(f"/{path} names no CPU")
     if len(allowed) > 1 or host.cpu_count() == 1:
         return Pass(f"CPU {format_cpu_list(allowed)} of {host.cpu_count()} online")
     threads = host.saw("status Threads", status_integer(host.view, host.pid, "Threads"))

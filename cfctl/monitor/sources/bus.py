@@ -6,13 +6,12 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from cfctl.bus.rings import Ring, list_rings
+from cfctl.monitor.durations import Durations, added, durations_of
 from cfctl.monitor.latency import QUANTILES, distribution, window_mean, window_quantile
 from cfctl.monitor.metric import Labels, Metric, MetricKind, Subject
 from cfctl.monitor.rates import Rates
 from cfctl.monitor.shares import share_with_error
 from cfctl.monitor.snapshot import Found, Moment, Series, Total
-from cfctl.profile.activity import since
-from cfctl.profile.tally import Tally, histogram_tally, merge
 from cfctl.records import Measurement
 
 if TYPE_CHECKING:
@@ -57,12 +56,12 @@ class Bus:
         self._subject = subject
         self._rates = Rates()
         # The messages received and dropped by then.
-        self._before: dict[Hashable, tuple[Tally, int]] = {}
+        self._before: dict[Hashable, tuple[Durations, int]] = {}
 
     def collect(self, moment: Moment) -> Iterable[Found]:
         """Return what the bus did since the last call, and what waits now."""
         published: set[Hashable] = set()
-        received: dict[Hashable, tuple[Tally, int]] = {}
+        received: dict[Hashable, tuple[Durations, int]] = {}
         for segment in moment.segments:
             for topic, entries in _by_topic(segment.entries(PUBLISHER)):
                 yield from self._published(segment, topic, entries, moment, published)
@@ -86,31 +85,31 @@ class Bus:
 
     def _received(
         self, segment: LiveSegment, topic: str, entries: list[Entry], moment: Moment,
-        seen: dict[Hashable, tuple[Tally, int]],
+        seen: dict[Hashable, tuple[Durations, int]],
     ) -> Iterator[Found]:  # fmt: skip
         labels: Labels = (*segment.labels, ("topic", topic))
         who = f"subscriptions to '{topic}' in process {segment.pid}"
         key = (SUBSCRIBER, segment.pid, segment.start_time, topic)
-        tallies = [histogram_tally(entry, "histogram", "delivered", topic) for entry in entries]
-        (tally,) = merge(tally for tally in tallies if tally is not None) or (None,)
-        if tally is None:
+        parts = [durations_of(entry, count="delivered") for entry in entries]
+        whole = added(part for part in parts if part is not None)
+        if whole is None:
             return
         dropped = total(entries, "dropped")
         before, dropped_before = self._before.get(key, (None, 0))
-        seen[key] = tally, dropped
-        part, lost = since(tally, before), max(0, dropped - dropped_before)
-        rate = self._rates.per_second(key, moment.monotonic_ns, tally.count, "1/s")
+        seen[key] = whole, dropped
+        part, lost = whole.since(before), max(0, dropped - dropped_before)
+        rate = self._rates.per_second(key, moment.monotonic_ns, whole.count, "1/s")
         yield Series("message_rate", rate, labels, who)
         yield Series("message_latency_mean", window_mean(part, segment.scale), labels, who)
         for name, quantile, needed in QUANTILES:
             measured = window_quantile(part, segment.scale, quantile, needed)
             yield Series(f"message_latency_{name}", measured, labels, who)
         yield Series("packet_loss", share_with_error(lost, part.count + lost, "messages"), labels, who)
-        yield Total("messages_delivered", tally.count, labels)
+        yield Total("messages_delivered", whole.count, labels)
         yield Total("messages_dropped", dropped, labels)
-        whole = distribution("message_latency", tally, segment.scale, labels)
-        if whole is not None:
-            yield whole
+        found = distribution("message_latency", whole, segment.scale, labels)
+        if found is not None:
+            yield found
 
     def _rings(self, moment: Moment) -> Iterator[Found]:
         names = {segment.pid: segment.labels for segment in moment.segments}

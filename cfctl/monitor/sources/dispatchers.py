@@ -77,7 +77,9 @@ class Dispatchers:
         part = {name: value - before.get(name, 0) for name, value in now.items()}
         busy = self._rates.share(key, moment.monotonic_ns, now.get("busy", 0), 1.0)
         missed = round(part.get("late", 0) + part.get("expired", 0))
-        with_deadline = round(part.get("with_deadline", 0))
+        # What a bus received may have been sent by another.
+        received = part.get("received_due", 0) + part.get("expired", 0)
+        with_deadline = round(max(part.get("with_deadline", 0), received))
         yield Series("phase_coherence", coherence(part, now.get("quantum_ns", 0)), labels, who)
         yield Series("schedule_utilization", busy, labels, who)
         yield Series("scheduling_efficiency", efficiency(part), labels, who)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from cfctl.monitor.durations import Durations, durations_of
 from cfctl.monitor.metric import Labels, Metric, MetricKind, Subject
 from cfctl.monitor.snapshot import Found, Moment, Series, Total
-from cfctl.profile.activity import since
-from cfctl.profile.tally import Tally, bucket_bounds, histogram_tally
 from cfctl.records import Measurement
 
 if TYPE_CHECKING:
@@ -32,23 +30,21 @@ class HybridClocks:
     )
 
     def __init__(self, subject: Subject) -> None:  # noqa: ARG002 - the segments are the subject's already
-        self._before: dict[Hashable, Tally] = {}
+        self._before: dict[Hashable, Durations] = {}
 
     def collect(self, moment: Moment) -> Iterable[Found]:
         """Return how far the clocks ran ahead since the last call."""
-        seen: dict[Hashable, Tally] = {}
+        seen: dict[Hashable, Durations] = {}
         for segment in moment.segments:
             for entry in segment.entries(KIND):
-                tally = histogram_tally(entry, "drift_ns", "stamps")
-                if tally is not None:
-                    # A clock has stamps of its own where it was never ahead: those are not in the histogram.
-                    tally = dataclasses.replace(tally, count=tally.in_range)
+                ahead = durations_of(entry, "drift_ns", "stamps")
+                if ahead is not None:
                     key = (segment.pid, segment.start_time, entry.name)
-                    seen[key] = tally
-                    yield from self._of(segment, entry, since(tally, self._before.get(key)))
+                    seen[key] = ahead
+                    yield from self._of(segment, entry, ahead.since(self._before.get(key)))
         self._before = seen
 
-    def _of(self, segment: LiveSegment, entry: Entry, part: Tally) -> Iterable[Found]:
+    def _of(self, segment: LiveSegment, entry: Entry, part: Durations) -> Iterable[Found]:
         labels: Labels = (*segment.labels, ("node", entry.name.removeprefix("node ")))
         who = f"hybrid logical clock {entry.name} of process {segment.pid}"
         yield Series("hlc_drift", drift(part), labels, who)
@@ -60,9 +56,9 @@ class HybridClocks:
 SOURCE = HybridClocks
 
 
-def drift(part: Tally) -> Measurement:
+def drift(part: Durations) -> Measurement:
     """Return the largest drift of a window; 0 when no stamp was ahead of the host's clock."""
-    lowest, highest = bucket_bounds(part.buckets[-1][0]) if part.buckets else (0, 0)
+    lowest, highest = (part.at_ranks(part.in_range)[0] if part.in_range else None) or (0, 0)
     return Measurement(
         (lowest + highest) / 2, "ns", (highest - lowest) / 2 + 1, part.in_range,
         "largest stamp - wall clock of the window, to its bucket",

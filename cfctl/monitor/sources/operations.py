@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, ClassVar
 
+from cfctl.monitor.durations import Durations, durations_of
 from cfctl.monitor.latency import QUANTILES, distribution, window_mean, window_quantile
 from cfctl.monitor.metric import Labels, Metric, MetricKind, Subject
 from cfctl.monitor.rates import Rates
 from cfctl.monitor.shares import share_with_error
 from cfctl.monitor.snapshot import Found, Moment, Series, Total
-from cfctl.profile.activity import since
-from cfctl.profile.tally import KIND, Tally, tally_of
+from cfctl.profile.tally import KIND
 from cfctl.records import Measurement
 
 if TYPE_CHECKING:
     from cfctl.monitor.segments import LiveSegment
+    from cfctl.segment.records import Entry
 
 _LABELS = ("pid", "process", "operation")
 
@@ -42,48 +43,48 @@ class Operations:
     )
 
     def __init__(self, subject: Subject) -> None:  # noqa: ARG002 - the segments are the subject's already
-        self._before: dict[tuple[object, ...], Tally] = {}
+        self._before: dict[Hashable, Durations] = {}
         self._rates = Rates()
 
     def collect(self, moment: Moment) -> Iterable[Found]:
         """Return what the operations did since the last call."""
-        seen: dict[tuple[object, ...], Tally] = {}
+        seen: dict[Hashable, Durations] = {}
         for segment in moment.segments:
             for entry in segment.entries(KIND):
-                tally = tally_of(entry)
-                if tally is not None:
-                    key = (segment.pid, segment.start_time, entry.name, entry.labels, tally.unit)
-                    seen[key] = tally
-                    yield from self._of(segment, key, tally, moment)
+                whole = durations_of(entry)
+                if whole is not None:
+                    key = (segment.pid, segment.start_time, entry.name, entry.labels, whole.unit)
+                    seen[key] = whole
+                    yield from self._of(segment, entry, key, whole, moment)
         self._before = seen
         self._rates.forget_all_but(set(seen))
 
     def _of(
-        self, segment: LiveSegment, key: tuple[object, ...], tally: Tally, moment: Moment
+        self, segment: LiveSegment, entry: Entry, key: Hashable, whole: Durations, moment: Moment
     ) -> Iterable[Found]:
-        labels: Labels = (*segment.labels, ("operation", tally.name), *tally.labels)
-        who = f"operation '{tally.name}' of process {segment.pid}"
-        part = since(tally, self._before.get(key))
-        rate = self._rates.per_second(key, moment.monotonic_ns, tally.count, "1/s")
+        labels: Labels = (*segment.labels, ("operation", entry.name), *entry.labels)
+        who = f"operation '{entry.name}' of process {segment.pid}"
+        part = whole.since(self._before.get(key))
+        rate = self._rates.per_second(key, moment.monotonic_ns, whole.count, "1/s")
         yield Series("operation_rate", rate, labels, who)
         yield Series("operation_errors", error_share(part), labels, who)
         yield Series("operation_mean", window_mean(part, segment.scale), labels, who)
         for name, quantile, needed in QUANTILES:
             measured = window_quantile(part, segment.scale, quantile, needed)
             yield Series(f"operation_{name}", measured, labels, who)
-        yield Total("operation_samples", tally.count, labels)
-        if tally.errors is not None:
-            yield Total("operation_failures", tally.errors, labels)
-        whole = distribution("operation_duration", tally, segment.scale, labels)
-        if whole is not None:
-            yield whole
+        yield Total("operation_samples", whole.count, labels)
+        if whole.errors is not None:
+            yield Total("operation_failures", whole.errors, labels)
+        found = distribution("operation_duration", whole, segment.scale, labels)
+        if found is not None:
+            yield found
 
 
 SOURCE = Operations
 
 
-def error_share(part: Tally) -> Measurement:
+def error_share(part: Durations) -> Measurement:
     """Return the share of failed samples with its 95 % interval (Wilson 1927, as half its width and shift)."""
     if part.errors is None:
-        return Measurement.missing("ratio", part.gap)
+        return Measurement.missing("ratio", "not counted")
     return share_with_error(part.errors, part.count)

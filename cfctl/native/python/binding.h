@@ -24,6 +24,7 @@ extern const struct cf_binding_topic cf_topic_monitor;
 extern const struct cf_binding_topic cf_topic_probe;
 extern const struct cf_binding_topic cf_topic_perf;
 extern const struct cf_binding_topic cf_topic_sparse;
+extern const struct cf_binding_topic cf_topic_histogram;
 extern const struct cf_binding_topic cf_topic_pool;
 extern const struct cf_binding_topic cf_topic_track;
 extern const struct cf_binding_topic cf_topic_bus;
@@ -35,8 +36,8 @@ struct cf_module_state {
     PyTypeObject *operation_type;
     PyTypeObject *span_type;
     PyTypeObject *lease_type;
-    struct cf_shard *facts; /* of the kind "interpreter"; NULL = none yet, or refused */
-    uint32_t facts_generation;
+    struct cf_shard *facts;   /* of the kind "interpreter"; NULL = none yet, or refused */
+    uint32_t facts_asked_for; /* 1 + the process generation of `facts`; 0 = never */
     PyTypeObject *message_type;
     PyTypeObject *hlc_type;
     PyObject *method_type; /* types.MethodType */

@@ -10,7 +10,7 @@ static const struct cf_binding_topic *const topics[] = {
     &cf_topic_span,  &cf_topic_timed_function, &cf_topic_monitor,
     &cf_topic_probe, &cf_topic_perf,           &cf_topic_sparse,
     &cf_topic_pool,  &cf_topic_track,          &cf_topic_hlc,
-    &cf_topic_bus,   &cf_topic_outcome,
+    &cf_topic_bus,   &cf_topic_outcome,        &cf_topic_histogram,
 };
 
 PyObject *cf_raise_errno(int negative_errno, const char *what) {

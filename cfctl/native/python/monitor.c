@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "owner.h"
 #include "span.h"
 
 static size_t slot_of(const struct cf_known_code *table, size_t capacity, const PyObject *code) {
@@ -96,9 +97,9 @@ int cf_monitor_ask(struct cf_monitor *self, PyObject *code, struct cf_known_code
     return remember(self, known);
 }
 
-/* Whether somebody outside has switched instrumentation off for now; one load. */
-static int is_paused(void) {
-    const struct cf_segment_header *header = cf_process_header();
+/* Whether somebody outside has switched instrumentation off for now; three loads. */
+static inline int is_paused(void) {
+    const struct cf_segment_header *header = cf_load_acquire(&cf_owner()->open_header);
     return header && (cf_load_relaxed(&header->control) & CF_CONTROL_PAUSED);
 }
 
@@ -108,14 +109,16 @@ void cf_monitor_begin_unrecorded(uint32_t instrument, const void *frame) {
         span->what |= CF_SPAN_UNRECORDED;
 }
 
-static inline void begin(uint32_t instrument, const void *frame) {
+/* Returns the span that was begun, NULL for one that is not recorded or found no room. */
+static inline struct cf_span *begin(uint32_t instrument, const void *frame) {
     if (cf_unlikely(is_paused())) {
         cf_monitor_begin_unrecorded(instrument, frame);
-        return;
+        return NULL;
     }
     struct cf_span *span = cf_span_push(cf_this_thread(), instrument, frame);
     if (cf_likely(span != NULL))
         span->start_tick = cf_ticks();
+    return span;
 }
 
 void cf_monitor_begin(const struct cf_known_code *known, const void *frame) {
@@ -160,7 +163,9 @@ static PyObject *monitor_start(PyObject *object, PyObject *const *args, Py_ssize
     int64_t instrument = plain_function(self, args[0]);
     if (cf_unlikely(instrument == CF_LEFT_ALONE))
         return start_other(self, args[0]);
-    begin((uint32_t)instrument, NULL);
+    struct cf_span *span = begin((uint32_t)instrument, NULL);
+    if (cf_likely(span != NULL))
+        span->key = args[0];
     Py_RETURN_NONE;
 }
 
@@ -175,9 +180,17 @@ static PyObject *monitor_finish(PyObject *object, PyObject *const *args, Py_ssiz
     struct cf_monitor *self = (struct cf_monitor *)object;
     if (count < 1)
         Py_RETURN_NONE;
+    struct cf_thread *thread = cf_this_thread();
+    /* A span that was begun for this code is the one to end: no need to look the code up again. */
+    if (cf_likely(thread->depth > 0 && thread->overflow == 0 &&
+                  thread->spans[thread->depth - 1].key == args[0])) {
+        thread->depth--;
+        cf_span_record(thread, &thread->spans[thread->depth], end_tick, 0);
+        Py_RETURN_NONE;
+    }
     int64_t instrument = plain_function(self, args[0]);
-    if (cf_likely(instrument != CF_LEFT_ALONE))
-        cf_span_end(cf_this_thread(), (uint32_t)instrument, end_tick, 0);
+    if (instrument != CF_LEFT_ALONE)
+        cf_span_end(thread, (uint32_t)instrument, end_tick, 0);
     else
         finish_other(self, args[0]);
     Py_RETURN_NONE;

@@ -1,9 +1,8 @@
-/* The process's segment and histograms as Python sees them. */
+/* The process's segment as Python sees it. */
 #include "binding.h"
 
 #include <string.h>
 
-#include "histogram.h"
 #include "operation.h"
 #include "timeline.h"
 
@@ -50,104 +49,6 @@ static PyObject *segment_bytes(PyObject *module, PyObject *unused) {
     return copy;
 }
 
-/* Gets a buffer that holds whole uint64 buckets. 0, or -1 with an exception. */
-static int get_buckets(PyObject *object, Py_buffer *view, int flags) {
-    if (PyObject_GetBuffer(object, view, flags) < 0)
-        return -1;
-    if (view->len % (Py_ssize_t)sizeof(uint64_t) == 0 && view->len > 0 &&
-        view->len / (Py_ssize_t)sizeof(uint64_t) <= CF_HISTOGRAM_BUCKETS &&
-        (uintptr_t)view->buf % sizeof(uint64_t) == 0)
-        return 0;
-    PyBuffer_Release(view);
-    PyErr_SetString(PyExc_ValueError, "a histogram is an aligned buffer of 1 to 4352 uint64");
-    return -1;
-}
-
-static PyObject *histogram_merge(PyObject *module, PyObject *args) {
-    (void)module;
-    PyObject *into_object, *from_object;
-    if (!PyArg_ParseTuple(args, "OO:histogram_merge", &into_object, &from_object))
-        return NULL;
-    Py_buffer into, from;
-    if (get_buckets(into_object, &into, PyBUF_WRITABLE) < 0)
-        return NULL;
-    if (get_buckets(from_object, &from, PyBUF_SIMPLE) < 0) {
-        PyBuffer_Release(&into);
-        return NULL;
-    }
-    int equal = into.len == from.len;
-    if (equal)
-        cf_histogram_merge(into.buf, from.buf, (size_t)into.len / sizeof(uint64_t));
-    PyBuffer_Release(&from);
-    PyBuffer_Release(&into);
-    if (!equal) {
-        PyErr_SetString(PyExc_ValueError, "the histograms differ in length");
-        return NULL;
-    }
-    Py_RETURN_NONE;
-}
-
-enum { MAX_QUANTILES = 64 };
-
-/* Reads ascending quantiles in 0..1; their number, or -1 with an exception. */
-static Py_ssize_t read_quantiles(PyObject *sequence, double *quantiles) {
-    Py_ssize_t count = PySequence_Size(sequence);
-    if (count > MAX_QUANTILES)
-        PyErr_SetString(PyExc_ValueError, "more than 64 quantiles");
-    if (count < 0 || count > MAX_QUANTILES)
-        return -1;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *item = PySequence_GetItem(sequence, i);
-        if (!item)
-            return -1;
-        quantiles[i] = PyFloat_AsDouble(item);
-        Py_DECREF(item);
-        if (PyErr_Occurred())
-            return -1;
-        if (!(quantiles[i] >= 0 && quantiles[i] <= 1) ||
-            (i > 0 && quantiles[i] < quantiles[i - 1])) {
-            PyErr_SetString(PyExc_ValueError, "quantiles ascend within 0..1");
-            return -1;
-        }
-    }
-    return count;
-}
-
-static PyObject *histogram_quantiles(PyObject *module, PyObject *args) {
-    (void)module;
-    PyObject *object, *sequence;
-    double quantiles[MAX_QUANTILES], values[MAX_QUANTILES];
-    if (!PyArg_ParseTuple(args, "OO:histogram_quantiles", &object, &sequence))
-        return NULL;
-    Py_ssize_t count = read_quantiles(sequence, quantiles);
-    Py_buffer view;
-    if (count < 0 || get_buckets(object, &view, PyBUF_SIMPLE) < 0)
-        return NULL;
-    uint64_t total = cf_histogram_quantiles(view.buf, (size_t)view.len / sizeof(uint64_t),
-                                            quantiles, (size_t)count, values);
-    PyBuffer_Release(&view);
-    PyObject *list = PyList_New(total ? count : 0);
-    for (Py_ssize_t i = 0; list && total && i < count; i++) {
-        PyObject *value = PyFloat_FromDouble(values[i]);
-        if (!value || PyList_SetItem(list, i, value) < 0)
-            Py_CLEAR(list);
-    }
-    return list;
-}
-
-static PyObject *histogram_bounds(PyObject *module, PyObject *argument) {
-    (void)module;
-    unsigned long bucket = PyLong_AsUnsignedLong(argument);
-    if (PyErr_Occurred())
-        return NULL;
-    if (bucket >= CF_HISTOGRAM_BUCKETS) {
-        PyErr_SetString(PyExc_ValueError, "there are 4352 buckets");
-        return NULL;
-    }
-    return Py_BuildValue("KK", (unsigned long long)cf_histogram_lower((uint32_t)bucket),
-                         (unsigned long long)cf_histogram_width((uint32_t)bucket));
-}
-
 static PyObject *timeline_start(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     if (cf_timeline_start() != 0)
@@ -187,18 +88,12 @@ static PyMethodDef segment_methods[] = {
     {"segment_pause", segment_pause, METH_O, "Pause instrumentation by name, or resume it."},
     {"timeline_start", timeline_start, METH_NOARGS, "Keep each thread's recent samples."},
     {"count_folded", count_folded, METH_O, "Count a label set that was folded."},
-    {"histogram_merge", histogram_merge, METH_VARARGS, "Add one histogram to another."},
-    {"histogram_quantiles", histogram_quantiles, METH_VARARGS, "Return values at quantiles."},
-    {"histogram_bounds", histogram_bounds, METH_O, "Return a bucket's lowest value and width."},
     {NULL, NULL, 0, NULL},
 };
 
 static int segment_add(PyObject *module) {
-    if (PyModule_AddIntConstant(module, "SEGMENT_DEFAULT_LIMIT_BYTES",
-                                (long)CF_SEGMENT_DEFAULT_LIMIT) < 0 ||
-        PyModule_AddIntConstant(module, "HISTOGRAM_BUCKETS", CF_HISTOGRAM_BUCKETS) < 0)
-        return -1;
-    return PyModule_AddIntConstant(module, "HISTOGRAM_SUB_BITS", CF_HISTOGRAM_SUB_BITS);
+    return PyModule_AddIntConstant(module, "SEGMENT_DEFAULT_LIMIT_BYTES",
+                                   (long)CF_SEGMENT_DEFAULT_LIMIT);
 }
 
 const struct cf_binding_topic cf_topic_segment = {segment_methods, segment_add};

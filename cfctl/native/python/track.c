@@ -224,12 +224,12 @@ static PyObject *track_record(PyObject *module, PyObject *args) {
     Py_RETURN_TRUE;
 }
 
-/* Returns the interpreter's shard, NULL when it was refused. */
+/* Returns the interpreter's shard, NULL when it was refused, which is asked once per process. */
 static struct cf_interpreter *facts_of(struct cf_module_state *state) {
-    if (!state->facts || state->facts_generation != cf_process_generation) {
+    if (state->facts_asked_for != cf_process_generation + 1) {
         int64_t id = cf_process_instrument(&cf_kind_interpreter, "python", 6, NULL, 0);
-        state->facts_generation = cf_process_generation;
         state->facts = id < 0 ? NULL : cf_process_claim_shard((uint32_t)id);
+        state->facts_asked_for = id < 0 ? 0 : cf_process_generation + 1;
     }
     return state->facts ? cf_shard_payload(state->facts) : NULL;
 }

@@ -71,6 +71,8 @@ CASES: Final = {
                     {"sys/fs/cgroup/cpu/pod/box/cpu.stat": "nr_throttled 1\nthrottled_time 5000\n"},
                 ),
             ),
+            # Asleep in the interval, stopped while it probed.
+            (HIGH, Host(pid=None, measured=costs(throttled=4e8))),
         ),
     ),
     "CGROUP_CPUSET": Case(

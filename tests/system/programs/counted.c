@@ -15,7 +15,8 @@ struct counts {
 };
 
 static long rounds;
-/* All threads are there at the same time. */
+/* All threads are there at the same time, and none works before all are: what the C library
+ * allocates for a thread gets a chunk of the same size in each run. */
 static pthread_barrier_t barrier;
 /* Blocks that one thread allocates and another frees. */
 static void *volatile handed_on[64];
@@ -76,6 +77,7 @@ static void *one_of_each(struct counts *counts, uint64_t random) {
 static void *work(void *argument) {
     struct counts *counts = argument;
     uint64_t random = (uint64_t)(uintptr_t)argument * 2654435761u + 1;
+    pthread_barrier_wait(&barrier);
     for (long round = 0; round < rounds; round++) {
         random = random * 6364136223846793005u + 1442695040888963407u;
         void *block = one_of_each(counts, random >> 16);
@@ -97,6 +99,8 @@ int main(int count, char **arguments) {
     enum { MOST = 64 };
     static struct counts all[MOST];
     pthread_t threads[MOST];
+    static char output[256];
+    setvbuf(stdout, output, _IOFBF, sizeof output);
     int number = count > 1 ? atoi(arguments[1]) : 1;
     rounds = count > 2 ? atol(arguments[2]) : 0;
     if (number > MOST || pthread_barrier_init(&barrier, NULL, (unsigned)number) != 0)
