@@ -186,7 +186,11 @@ class Bus:
         self._optimized = enabled
 
     def subscribe(self, topic: str) -> Subscription:
-        """Return a subscription to what is published from now on, by publishers that are there or come."""
+        """Return a subscription to what is published from now on, by publishers that are there or come.
+
+        It joins those that come when it is next asked for a message: a publisher that waits for its first
+        reader waits for that.
+        """
         name = _topic_bytes(topic)
         subscription_id = self._base | next(self._ids)
         config = self.config
