@@ -173,8 +173,9 @@ def _elapsed_ns(
         elapsed = local.pair.raw_ns - header.opened.raw_ns
     else:
         elapsed = header.latest.raw_ns - header.opened.raw_ns
-        if header.state is not SegmentState.CLOSED and points:
-            elapsed = max(elapsed, points[-1].time_ns)
+        if header.state is not SegmentState.CLOSED:
+            # Killed: when a thread was last new says nothing of the end, a point does.
+            elapsed = max(elapsed, points[-1].time_ns) if points else 0
     return elapsed if elapsed > 0 else None
 
 

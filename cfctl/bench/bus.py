@@ -72,7 +72,8 @@ class BusBench(Document):
     """What a bus benchmark measured. `pair` is near, far, between or unknown, by the floor.
 
     `one_way`: due to received, as the receiving program sees it; `calm`: the same of messages that no
-    stall of a CPU touched (over 5 us without a receipt, `stalls` of them, and as long again); `transfer`: published to
+    stall of a CPU touched (over 5 us without a receipt, `stalls` of them, and as long again), which in park mode
+    leaves those that found the subscriber awake, as a wake-up takes longer than that; `transfer`: published to
     received, by the stamps of the C core; `round_trip`: there and back. `loss` = (dropped + never accepted +
     missing) / copies offered. `refused`: tries that found the ring full, most of them accepted later.
     `temporal` is the dispatcher's account of a scheduled run.

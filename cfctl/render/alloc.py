@@ -104,7 +104,9 @@ def _totals(
     table = column_table(
         [("", "left"), ("calls", "right"), ("bytes", "right"), ("per second", "right")], title
     )
-    per_second = "" if rate is None or byte_rate is None else f"{_rate(rate)}, {_rate(byte_rate)}"
+    per_second = ""
+    if rate is not None and byte_rate is not None:
+        per_second = "not known" if rate.value is None else f"{_rate(rate)}, {_rate(byte_rate)}"
     table.add_row(
         cell("allocated"), cell(counts.allocations), cell(_bytes(counts.bytes_allocated)), cell(per_second)
     )

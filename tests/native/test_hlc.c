@@ -92,15 +92,58 @@ static void test_the_line_is_used_for_a_millisecond_and_then_the_clock_is_read(v
     CHECK(cf_wall_at(&wall, reading.tick + span, &stepped) >= real);
 }
 
-static void test_without_a_line_it_is_the_os_clock(void) {
-    struct cf_wall wall = {0};
+static void test_without_a_rate_it_is_the_os_clock(void) {
     uint32_t stepped;
     for (int i = 0; i < 1000; i++) {
+        struct cf_wall wall = {0};
         uint64_t before = cf_os_ns(CLOCK_REALTIME);
         uint64_t now = cf_wall_at(&wall, cf_ticks(), &stepped);
         CHECK(before <= now && now <= cf_os_ns(CLOCK_REALTIME));
+        CHECK(wall.span_ticks == 0);
     }
-    CHECK(wall.checked_ns != 0 && wall.span_ticks == 0);
+}
+
+/* An anchor without a line, `ms` after the start by CLOCK_MONOTONIC and at a tick of its own. */
+static int anchor_at(struct cf_wall *wall, uint64_t tick, uint64_t ms, uint64_t offset_ns) {
+    uint64_t monotonic_ns = UINT64_C(5000000000) + ms * 1000000;
+    struct cf_wall_reading reading = {tick, monotonic_ns + offset_ns, offset_ns};
+    return cf_wall_anchor(wall, &reading, NULL);
+}
+
+static void test_two_rates_that_agree_are_a_line(void) {
+    struct cf_wall wall = {0};
+    uint32_t stepped;
+    CHECK(anchor_at(&wall, 0, 0, T) == 0 && wall.span_ticks == 0);
+    CHECK(anchor_at(&wall, 2000000, 1, T) == 0 && wall.span_ticks == 0);
+    CHECK(anchor_at(&wall, 4001000, 2, T) == 0 && wall.span_ticks != 0);
+    uint64_t at = T + UINT64_C(5002000000);
+    CHECK(cf_wall_at(&wall, 4001000, &stepped) == at);
+    uint64_t later = cf_wall_at(&wall, 4001000 + 1000000, &stepped);
+    CHECK(later >= at + 499000 && later <= at + 501000);
+    /* A step forwards is of CLOCK_REALTIME alone: the rate stays. */
+    CHECK(anchor_at(&wall, 6001000, 3, T + 1000000000) == 0 && wall.span_ticks != 0);
+    CHECK(cf_wall_at(&wall, 6001000, &stepped) == T + UINT64_C(6003000000));
+}
+
+static void test_a_suspended_counter_is_no_rate(void) {
+    struct cf_wall wall = {0};
+    for (uint64_t ms = 0; ms < 3; ms++)
+        CHECK(anchor_at(&wall, ms * 2000000, ms, T) == 0);
+    CHECK(wall.span_ticks != 0);
+    CHECK(anchor_at(&wall, UINT64_C(9000000000000), 3, T) == 0 && wall.span_ticks == 0);
+    CHECK(anchor_at(&wall, UINT64_C(9000002000000), 4, T) == 0 && wall.span_ticks == 0);
+    CHECK(anchor_at(&wall, UINT64_C(9000004000000), 5, T) == 0 && wall.span_ticks != 0);
+    /* Anchors too near to each other, or the counter at rest. */
+    CHECK(anchor_at(&wall, UINT64_C(9000004000100), 5, T) == 0 && wall.span_ticks == 0);
+    CHECK(anchor_at(&wall, UINT64_C(9000004000100), 6, T) == 0 && wall.span_ticks == 0);
+}
+
+static void test_stamps_in_a_row_are_nobody_elses(void) {
+    struct cf_hlc hlc = {0};
+    CHECK(cf_hlc_advance(&hlc, T, 16) == T && hlc.last == T + 15);
+    CHECK(cf_hlc_tick(&hlc, T) == T + 16);
+    uint64_t first = cf_hlc_node_tick_many(&cf_hlc_process, T, 5);
+    CHECK(cf_hlc_node_tick(&cf_hlc_process, T) == first + 5);
 }
 
 static struct cf_wall contended;
@@ -156,7 +199,10 @@ int main(void) {
     test_two_threads_share_no_stamp();
     test_a_step_backwards_is_seen_and_a_slew_or_a_step_forwards_is_none();
     test_the_line_is_used_for_a_millisecond_and_then_the_clock_is_read();
-    test_without_a_line_it_is_the_os_clock();
+    test_without_a_rate_it_is_the_os_clock();
+    test_two_rates_that_agree_are_a_line();
+    test_a_suspended_counter_is_no_rate();
+    test_stamps_in_a_row_are_nobody_elses();
     test_a_reader_never_sees_a_mixture_of_two_anchors();
     test_a_forked_child_has_no_node_id();
     return 0;
