@@ -50,10 +50,6 @@ while True:
         work.record(duration_ns)
 """
 TARGETS = """
-[targets]
-memory = false
-cpu-utilization = false
-temporal-accuracy = false
 [targets.work]
 metric = "operation_p50"
 operator = "<"
@@ -129,7 +125,7 @@ def monitored(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Prometheu
     environment = os.environ | {"CFCTL_SEGMENT_DIR": str(tmp_path / "segments")}
     (tmp_path / "targets.toml").write_text(TARGETS)
     cfctl = (sys.executable, "-m", "cfctl", "monitor")
-    targets = ("--targets", tmp_path / "targets.toml")
+    targets = ("--targets", tmp_path / "targets.toml", "--target", "work")
     subprocess.run([*cfctl, "rules", *targets, "-o", tmp_path / "rules.yml"], check=True, env=environment)
     with ExitStack() as stack:
         program = stack.enter_context(
