@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,10 @@ hypothesis.settings.load_profile("fixed")
 # Where /dev/shm can not be used, the test process still has a directory for its one segment.
 SEGMENTS = tempfile.TemporaryDirectory(prefix="cfctl-tests-")
 os.environ["CFCTL_SEGMENT_DIR"] = SEGMENTS.name
+
+# A shell without job control starts what runs in its background with SIGINT ignored, which programs inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Cfctl = Callable[..., "subprocess.CompletedProcess[str]"]
 
