@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +88,12 @@ def known_cpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return state / "cfctl" / CACHE_NAME
 
 
-def introduce(known_cpu: Path, environment: Mapping[str, str]) -> None:
-    """Let a process of this environment know the CPU, as after the first command of a user."""
-    home = environment.get("XDG_STATE_HOME") or f"{environment['HOME']}/.local/state"
-    with contextlib.suppress(OSError):
-        directory = Path(home) / "cfctl"
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (directory / known_cpu.name).exists():
-            shutil.copy(known_cpu, directory)
+def introduce(known_cpu: Path) -> None:
+    """Let the processes of a test's own home know the CPU, as after the first command of a user."""
+    directory = Path(os.environ["HOME"], ".local", "state", "cfctl")
+    if not directory.exists():
+        directory.mkdir(mode=0o700, parents=True)
+        shutil.copy(known_cpu, directory)
 
 
 @pytest.fixture
@@ -112,8 +109,10 @@ def cfctl(tmp_path: Path, known_cpu: Path) -> Cfctl:
         settings |= options
         if "stdout" in options or "stderr" in options:
             settings.pop("capture_output")
-        environment = os.environ | (env or {})
-        introduce(known_cpu, environment)
-        return subprocess.run([sys.executable, "-m", "cfctl", *arguments], env=environment, **settings)
+        if not {"HOME", "XDG_STATE_HOME"} & set(env or ()):
+            introduce(known_cpu)
+        return subprocess.run(
+            [sys.executable, "-m", "cfctl", *arguments], env=os.environ | (env or {}), **settings
+        )
 
     return run

@@ -306,8 +306,10 @@ def test_a_working_directory_that_is_gone_is_no_obstacle(cfctl: Cfctl, tmp_path:
     assert result.returncode == 0
 
 
-def test_a_home_that_does_not_exist_is_no_obstacle(cfctl: Cfctl) -> None:
-    assert cfctl("config", "show", env={"HOME": "/nonexistent"}).returncode == 0
+def test_a_home_that_does_not_exist_is_no_obstacle(cfctl: Cfctl, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    assert cfctl("config", "show", env={"HOME": str(missing)}).returncode == 0
+    assert not missing.exists()
     result = cfctl("config", "init", env={"HOME": "/proc/nonexistent"})
     assert result.returncode == 3
     assert "Traceback" not in result.stderr

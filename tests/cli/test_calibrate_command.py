@@ -93,7 +93,7 @@ def test_references_and_snap_are_options(cfctl: Cfctl) -> None:
         ["--duration", "soon"], ["--duration", "1"], ["--duration", "1h"], ["--reference", "sundial"], ["--method", "guess"],
         ["--samples", "0"], ["--sample-ms", "0"], ["--cpu", "9999"], ["--cpu", "-1"], ["--interval", "1s"],
         ["--watch", "--compare"], ["--watch", "--method", "median"], ["--watch", "--interval", "0"],
-        ["--format", "nothing"], ["-o", "/nonexistent/file"],
+        ["--format", "nothing"], ["-o", "/proc/nonexistent/file"],
     ],
 )  # fmt: skip
 def test_a_value_that_can_not_be_used_is_a_usage_error(cfctl: Cfctl, arguments: list[str]) -> None:

@@ -52,7 +52,7 @@ def test_what_is_no_segment_is_named_below_the_list(directory: Path, run: Run) -
     segment(directory)
     (directory / "bad.seg").write_bytes(b"x")
     out = run("segments", "list")[1]
-    assert "bad.seg: The segment has no complete header." in out.replace("\n", " ")
+    assert "bad.seg: The file is no segment." in out.replace("\n", " ")
 
 
 @pytest.mark.parametrize("there", [True, False])
