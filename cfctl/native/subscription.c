@@ -123,7 +123,7 @@ int cf_subscription_open(struct cf_subscription *subscription, const char *direc
     memcpy(subscription->name, topic, topic_bytes);
     subscription->name_bytes = topic_bytes;
     subscription->wait = wait;
-    subscription->spin_ns = spin_ns;
+    subscription->spin_ns = wait == CF_WAIT_PARK ? 0 : spin_ns;
     subscription->id = id;
     subscription->ordered = ordered != 0;
     int fd = cf_place_open(directory);

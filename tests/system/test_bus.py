@@ -259,6 +259,20 @@ def test_a_thread_that_waits_is_woken_when_its_subscription_ends(bus: Bus) -> No
     assert ended == [True]
 
 
+def test_a_parked_subscription_sleeps_however_long_an_adaptive_one_would_spin(tmp_path: Path) -> None:
+    def cpu_share(wait: Wait) -> float:
+        config = BusConfig(directory=tmp_path / wait, wait=wait, spin_us=1e6)
+        with Bus(config) as endpoint:
+            inbox = endpoint.subscribe("silence")
+            began = time.thread_time()
+            assert inbox.recv(0.2) is None
+            return (time.thread_time() - began) / 0.2
+
+    # Shares of CPU time, not speed: what spins takes all of the CPU that it gets.
+    assert cpu_share(Wait.PARK) < 0.1
+    assert cpu_share(Wait.ADAPTIVE) > cpu_share(Wait.PARK)
+
+
 def test_asyncio_receives(bus: Bus) -> None:
     subscription = bus.subscribe("topic")
 
