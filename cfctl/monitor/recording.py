@@ -7,6 +7,7 @@ half of the limit becomes FILE.1, in the place of the older half.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -146,8 +147,9 @@ def decoded(line: bytes) -> dict[str, Any] | None:
 def _opened(path: Path) -> tuple[int, int]:
     """Return a locked descriptor at the end of the last whole record, and that end; cuts off what is torn."""
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    fd = os.open(path, flags, 0o600)
-    try:
+    with contextlib.ExitStack() as undo:
+        fd = os.open(path, flags, 0o600)
+        undo.callback(os.close, fd)
         _require_regular(fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -157,9 +159,7 @@ def _opened(path: Path) -> tuple[int, int]:
             end = _whole_bytes(path, file)
         os.ftruncate(fd, end)
         _fsync_directory(path)
-    except BaseException:
-        os.close(fd)
-        raise
+        undo.pop_all()
     return fd, end
 
 

@@ -10,10 +10,14 @@ from cfctl import config
 from cfctl.cli.cpu_list import cpu_list_option
 from cfctl.cli.diagnose_commands.memory import memory
 from cfctl.cli.diagnose_commands.selection import (
+    FailOnOption,
+    ListOption,
+    ShowAllOption,
     checks_option,
     complete_checks,
     names,
     show_catalogue,
+    tell,
 )
 from cfctl.cli.diagnose_commands.temporal import temporal
 from cfctl.cli.exit_codes import ExitCode
@@ -40,9 +44,7 @@ app.command()(temporal)
 
 @app.command()
 def latency(
-    fail_on: Annotated[
-        Severity | None, typer.Option("--fail-on", help="Least severity of your issues that exits 1.")
-    ] = None,
+    fail_on: FailOnOption = None,
     interval: Annotated[
         str | None,
         typer.Option("--interval", metavar="TIME", help="Time between the two counter views; 0 takes one."),
@@ -96,10 +98,8 @@ def latency(
     quick: Annotated[
         bool, typer.Option("--quick", help="Measure nothing and take one view of the counters.")
     ] = False,
-    show_all: Annotated[
-        bool, typer.Option("--all", help="Show every issue in full, and what passed.")
-    ] = False,
-    list_checks: Annotated[bool, typer.Option("--list", help="List all checks and exit.")] = False,
+    show_all: ShowAllOption = False,
+    list_checks: ListOption = False,
     format: FormatOption = None,
     json: JsonOption = False,
     output: OutputOption = None,
@@ -127,7 +127,6 @@ def latency(
     from cfctl.diagnose.budget import Target
     from cfctl.diagnose.bus import BusWatch
     from cfctl.diagnose.run import Request, diagnose
-    from cfctl.render.diagnosis import render, render_all
 
     out = Output.resolve(format, json, output)
     if list_checks:
@@ -160,11 +159,7 @@ def latency(
         bus = BusWatch(paths.segment_directory(), None if pid is None else str(pid))
     with step_line() as show:
         diagnosis = diagnose(request, progress=show, live=bus)
-    out.emit(diagnosis, render_all if show_all or only is not None else render)
-    if diagnosis.verdict is Verdict.FAIL:
-        raise typer.Exit(ExitCode.FINDING)
-    if diagnosis.verdict is Verdict.INCONCLUSIVE:
-        raise typer.Exit(ExitCode.UNMEASURED)
+    tell(out, diagnosis, show_all or only is not None)
 
 
 def _require_this_host(sysroot: str, options: dict[str, str | int | None]) -> None:

@@ -7,12 +7,19 @@ from typing import Annotated
 import typer
 
 from cfctl import config
-from cfctl.cli.diagnose_commands.selection import checks_option, names, show_catalogue
-from cfctl.cli.exit_codes import ExitCode
+from cfctl.cli.diagnose_commands.selection import (
+    FailOnOption,
+    ListOption,
+    ShowAllOption,
+    checks_option,
+    names,
+    show_catalogue,
+    tell,
+)
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption
 from cfctl.cli.progress import step_line
 from cfctl.diagnose.record import Subject
-from cfctl.records import Severity, Verdict
+from cfctl.records import Severity
 from cfctl.units import parse_time_ns
 
 
@@ -25,19 +32,15 @@ def memory(
         str,
         typer.Option("--duration", metavar="TIME", help="How long to watch the process; 0 takes one view."),
     ] = "10s",
-    fail_on: Annotated[
-        Severity | None, typer.Option("--fail-on", help="Least severity of your issues that exits 1.")
-    ] = None,
+    fail_on: FailOnOption = None,
     only: Annotated[str | None, checks_option("--only", "Run these checks only.", Subject.MEMORY)] = None,
     skip: Annotated[str | None, checks_option("--skip", "Leave these checks out.", Subject.MEMORY)] = None,
     require_observable: Annotated[
         str | None,
         checks_option("--require-observable", "Exit 3 when one of these can not observe.", Subject.MEMORY),
     ] = None,
-    show_all: Annotated[
-        bool, typer.Option("--all", help="Show every issue in full, and what passed.")
-    ] = False,
-    list_checks: Annotated[bool, typer.Option("--list", help="List all checks and exit.")] = False,
+    show_all: ShowAllOption = False,
+    list_checks: ListOption = False,
     format: FormatOption = None,
     json: JsonOption = False,
     output: OutputOption = None,
@@ -59,7 +62,6 @@ def memory(
     """
     from cfctl.diagnose.live import LiveWatch, find_program
     from cfctl.diagnose.run import Request, diagnose
-    from cfctl.render.diagnosis import render, render_all
 
     out = Output.resolve(format, json, output)
     if list_checks:
@@ -78,8 +80,4 @@ def memory(
     )
     with step_line() as show:
         diagnosis = diagnose(request, progress=show, live=LiveWatch(found.paths, found.pid, found.reason))
-    out.emit(diagnosis, render_all if show_all or only is not None else render)
-    if diagnosis.verdict is Verdict.FAIL:
-        raise typer.Exit(ExitCode.FINDING)
-    if diagnosis.verdict is Verdict.INCONCLUSIVE:
-        raise typer.Exit(ExitCode.UNMEASURED)
+    tell(out, diagnosis, show_all or only is not None)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cfctl.cli.exit_codes import ExitCode
 from cfctl.errors import InputError
+from cfctl.records import Severity, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cfctl.cli.output import Output
+    from cfctl.diagnose.diagnosis import Diagnosis
     from cfctl.diagnose.engine import Check
     from cfctl.diagnose.record import Subject
+
+FailOnOption = Annotated[
+    Severity | None, typer.Option("--fail-on", help="Least severity of your issues that exits 1.")
+]
+ShowAllOption = Annotated[bool, typer.Option("--all", help="Show every issue in full, and what passed.")]
+ListOption = Annotated[bool, typer.Option("--list", help="List all checks and exit.")]
 
 
 def checks_option(name: str, help_text: str, subject: Subject) -> typer.models.OptionInfo:
@@ -61,3 +70,14 @@ def show_catalogue(out: Output, subject: Subject) -> None:
     from cfctl.render.diagnosis import render_catalogue
 
     out.emit(described((), subject), render_catalogue)
+
+
+def tell(out: Output, diagnosis: Diagnosis, in_full: bool) -> None:
+    """Print a diagnosis and end with the status of its verdict."""
+    from cfctl.render.diagnosis import render, render_all
+
+    out.emit(diagnosis, render_all if in_full else render)
+    if diagnosis.verdict is Verdict.FAIL:
+        raise typer.Exit(ExitCode.FINDING)
+    if diagnosis.verdict is Verdict.INCONCLUSIVE:
+        raise typer.Exit(ExitCode.UNMEASURED)

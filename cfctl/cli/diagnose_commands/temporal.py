@@ -8,12 +8,19 @@ import typer
 
 from cfctl import config
 from cfctl.cli.bus_commands.topics import complete_topics
-from cfctl.cli.diagnose_commands.selection import checks_option, names, show_catalogue
-from cfctl.cli.exit_codes import ExitCode
+from cfctl.cli.diagnose_commands.selection import (
+    FailOnOption,
+    ListOption,
+    ShowAllOption,
+    checks_option,
+    names,
+    show_catalogue,
+    tell,
+)
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption
 from cfctl.cli.progress import step_line
 from cfctl.diagnose.record import Subject
-from cfctl.records import Severity, Verdict
+from cfctl.records import Severity
 from cfctl.units import parse_time_ns
 
 
@@ -29,9 +36,7 @@ def temporal(
     duration: Annotated[
         str, typer.Option("--duration", metavar="TIME", help="How long to watch the bus; 0 takes one view.")
     ] = "5s",
-    fail_on: Annotated[
-        Severity | None, typer.Option("--fail-on", help="Least severity of your issues that exits 1.")
-    ] = None,
+    fail_on: FailOnOption = None,
     only: Annotated[str | None, checks_option("--only", "Run these checks only.", Subject.TEMPORAL)] = None,
     skip: Annotated[str | None, checks_option("--skip", "Leave these checks out.", Subject.TEMPORAL)] = None,
     require_observable: Annotated[
@@ -41,10 +46,8 @@ def temporal(
     no_measure: Annotated[
         bool, typer.Option("--no-measure", help="Look at the bus only, do not measure the clock.")
     ] = False,
-    show_all: Annotated[
-        bool, typer.Option("--all", help="Show every issue in full, and what passed.")
-    ] = False,
-    list_checks: Annotated[bool, typer.Option("--list", help="List all checks and exit.")] = False,
+    show_all: ShowAllOption = False,
+    list_checks: ListOption = False,
     format: FormatOption = None,
     json: JsonOption = False,
     output: OutputOption = None,
@@ -67,7 +70,6 @@ def temporal(
     from cfctl.diagnose.bus import BusWatch
     from cfctl.diagnose.run import Request, diagnose
     from cfctl.host.view import HostView
-    from cfctl.render.diagnosis import render, render_all
 
     out = Output.resolve(format, json, output)
     if list_checks:
@@ -87,8 +89,4 @@ def temporal(
     )
     with step_line() as show:
         diagnosis = diagnose(request, progress=show, live=BusWatch(paths.segment_directory(), which))
-    out.emit(diagnosis, render_all if show_all or only is not None else render)
-    if diagnosis.verdict is Verdict.FAIL:
-        raise typer.Exit(ExitCode.FINDING)
-    if diagnosis.verdict is Verdict.INCONCLUSIVE:
-        raise typer.Exit(ExitCode.UNMEASURED)
+    tell(out, diagnosis, show_all or only is not None)
