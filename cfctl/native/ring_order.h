@@ -22,22 +22,32 @@
 #define CF_RING_POSITION_PUBLISH CF_MEMORY_RELEASE /* partner: CF_RING_POSITION_READ */
 #define CF_RING_POSITION_READ CF_MEMORY_ACQUIRE
 
-/* Overwrite mode, a seqlock per slot. Writer: seq 0 (relaxed), fence, body, seq. Reader: seq, body,
- * fence, seq again (relaxed). The two fences are partners. The arena's floor is a second such
- * lock for payloads outside of the slots: floor (relaxed), fence, arena | arena, fence, floor. */
+/* A seqlock per slot, on every ring: no reader hands out a torn payload, whatever its position.
+ * Writer: seq 0 (relaxed), fence, body, seq. Reader: seq, body, fence, seq again (relaxed). The two
+ * fences are partners. The arena's floor is a second such lock for payloads outside of the slots:
+ * floor (relaxed), fence, arena | arena, fence, floor. */
 #define CF_RING_SEQ_INVALIDATE CF_MEMORY_RELAXED
 #define CF_RING_OVERWRITE_FENCE CF_MEMORY_RELEASE
 #define CF_RING_RECHECK_FENCE CF_MEMORY_ACQUIRE
 #define CF_RING_SEQ_RECHECK CF_MEMORY_RELAXED
 
 /* A reader joins while the writer looks for room: a store and a load on either side, each with a
- * full fence between. Reader: state, fence, tail. Writer: tail, fence, states. One of the two sees
- * the other, so the writer gates on the reader or the reader starts at the tail the writer had. */
+ * full fence between. Reader: gate, fence, tail, which is where it starts. Writer: tail, fence,
+ * gates. One of the two sees the other: a look that does not see the reader came before it read the
+ * tail, and a look lets the writer overwrite only what lies below the tail of then, so below where
+ * the reader starts. It follows that the reader may not start any lower, whatever the ring seems to
+ * hold. */
 #define CF_RING_TAIL_PUBLISH CF_MEMORY_RELEASE /* partner: CF_RING_TAIL_READ */
 #define CF_RING_TAIL_READ CF_MEMORY_ACQUIRE
-#define CF_RING_STATE_PUBLISH CF_MEMORY_RELEASE /* partner: CF_RING_STATE_READ */
-#define CF_RING_STATE_READ CF_MEMORY_ACQUIRE
+#define CF_RING_GATE_PUBLISH CF_MEMORY_RELEASE /* partner: CF_RING_GATE_READ */
+#define CF_RING_GATE_READ CF_MEMORY_ACQUIRE
 #define CF_RING_JOIN_FENCE CF_MEMORY_SEQ_CST
+
+/* A group's members take from one claim. Member: says in its seat what it is about to take, then
+ * moves the claim. Who works out how far the group is reads the claim, then the seats: it sees what
+ * was said of every message below the claim. */
+#define CF_RING_CLAIM_TAKE CF_MEMORY_SEQ_CST /* partner: CF_RING_CLAIM_READ */
+#define CF_RING_CLAIM_READ CF_MEMORY_ACQUIRE
 
 /* A reader goes to sleep while a message is published, the same pattern. Reader: waiters, fence,
  * seq. Writer: seq, fence, waiters. */

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -28,7 +27,8 @@ static int usable(const struct cf_ring_config *config) {
 }
 
 static void fill_header(struct cf_ring_header *header, const struct cf_ring_config *config,
-                        uint64_t ring_id, uint64_t topic_hash, uint64_t file_bytes) {
+                        uint64_t ring_id, uint64_t topic_hash, uint64_t participant) {
+    uint64_t slots_bytes = (uint64_t)config->capacity * config->slot_bytes;
     header->version = CF_RING_VERSION;
     header->header_bytes = CF_RING_PAGE_BYTES;
     header->ring_id = ring_id;
@@ -36,7 +36,7 @@ static void fill_header(struct cf_ring_header *header, const struct cf_ring_conf
     header->capacity = config->capacity;
     header->slot_bytes = config->slot_bytes;
     header->arena_bytes = config->arena_bytes;
-    header->file_bytes = file_bytes;
+    header->file_bytes = CF_RING_FIXED_BYTES + slots_bytes + config->arena_bytes;
     header->overwrite = config->overwrite;
     header->priority = config->priority;
     header->publisher = config->publisher;
@@ -45,6 +45,7 @@ static void fill_header(struct cf_ring_header *header, const struct cf_ring_conf
     header->pid = (uint64_t)getpid();
     header->start_time = cf_place_start_time();
     header->pid_namespace = cf_place_pid_namespace();
+    header->participant = participant;
     cf_place_boot_id(header->boot_id, sizeof header->boot_id);
     header->topic_bytes = config->topic_bytes;
     memcpy(header->topic, config->topic, config->topic_bytes);
@@ -61,12 +62,13 @@ static void fill_header(struct cf_ring_header *header, const struct cf_ring_conf
 
 static int map_new(struct cf_ring_writer *writer, int fd, const struct cf_ring_config *config,
                    uint64_t ring_id, uint64_t topic_hash) {
-    uint64_t reserved = 2 * (uint64_t)CF_RING_PAGE_BYTES + slots_bytes(writer);
-    uint64_t file_bytes = reserved + config->arena_bytes;
-    int error = cf_place_lock(writer->file.fd, 0, 1);
+    uint64_t slots_end = CF_RING_FIXED_BYTES + slots_bytes(writer);
+    uint64_t file_bytes = slots_end + config->arena_bytes;
+    /* The header and the first lines; the slots. Other lines and the arena are reserved when they
+     * are first needed. */
+    int error = cf_place_reserve(fd, 0, 2 * (uint64_t)CF_RING_PAGE_BYTES);
     if (error == 0)
-        error = cf_place_reserve(fd, 0, reserved);
-    /* The arena's space is reserved with the first payload that needs it. */
+        error = cf_place_reserve(fd, CF_RING_FIXED_BYTES, slots_end);
     if (error == 0 && ftruncate(fd, (off_t)file_bytes) != 0)
         error = -errno;
     if (error != 0)
@@ -75,55 +77,79 @@ static int map_new(struct cf_ring_writer *writer, int fd, const struct cf_ring_c
     if (base == MAP_FAILED)
         return -errno;
     /* Each page is touched now and not by a message; a kernel before 5.14 does it then. */
-    madvise(base, reserved, 23 /* MADV_POPULATE_WRITE */);
+    madvise(base, 2 * (size_t)CF_RING_PAGE_BYTES, 23 /* MADV_POPULATE_WRITE */);
+    madvise(base + CF_RING_FIXED_BYTES, slots_bytes(writer), 23 /* MADV_POPULATE_WRITE */);
     writer->header = (void *)base;
     writer->readers = (void *)(base + CF_RING_PAGE_BYTES);
-    writer->slots = base + 2 * (size_t)CF_RING_PAGE_BYTES;
-    writer->arena = base + reserved;
-    fill_header(writer->header, config, ring_id, topic_hash, file_bytes);
+    writer->slots = base + CF_RING_FIXED_BYTES;
+    writer->arena = base + slots_end;
+    fill_header(writer->header, config, ring_id, topic_hash, writer->participant->id);
     return 0;
 }
 
-int cf_ring_create(struct cf_ring_writer *writer, int directory_fd,
+static int open_file(const struct cf_participant *participant, uint64_t topic_hash,
+                     uint64_t ring_id, int flags) {
+    char name[64];
+    cf_ring_name(name, sizeof name, topic_hash, ring_id);
+    int fd = openat(participant->directory_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | flags,
+                    S_IRUSR | S_IWUSR);
+    return fd < 0 ? -errno : fd;
+}
+
+int cf_ring_reopen(const struct cf_ring_writer *writer) {
+    return open_file(writer->participant, writer->header->topic_hash, writer->header->ring_id, 0);
+}
+
+int cf_ring_create(struct cf_ring_writer *writer, const struct cf_participant *participant,
                    const struct cf_ring_config *config, uint64_t topic_hash) {
-    *writer = (struct cf_ring_writer){.file.fd = -1};
+    *writer = (struct cf_ring_writer){.participant = participant};
     if (!usable(config))
         return -EINVAL;
     uint64_t ring_id = 0;
-    char name[64];
     if (getrandom(&ring_id, sizeof ring_id, 0) != sizeof ring_id)
         return -EIO;
-    snprintf(name, sizeof name, "%016llx-%016llx.ring", (unsigned long long)topic_hash,
-             (unsigned long long)ring_id);
-    int fd = openat(directory_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                    S_IRUSR | S_IWUSR);
+    ring_id |= 1; /* never 0 */
+    int fd = open_file(participant, topic_hash, ring_id, O_CREAT | O_EXCL);
     if (fd < 0)
-        return -errno;
-    /* Not the description that is mapped: a mapping keeps its locks, also a forked child's. */
-    cf_hold_file(&writer->file, openat(directory_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC));
+        return fd;
     writer->mask = config->capacity - 1;
     writer->slot_bytes = config->slot_bytes;
     writer->publisher = config->publisher;
     /* Without a limit nothing is ever looked for: overwriting needs no room. */
     writer->limit = config->overwrite ? UINT64_MAX : config->capacity;
-    int error = writer->file.fd < 0 ? -EMFILE : map_new(writer, fd, config, ring_id, topic_hash);
+    int error = map_new(writer, fd, config, ring_id, topic_hash);
     close(fd);
     if (error != 0) {
-        unlinkat(directory_fd, name, 0);
-        cf_release_file(&writer->file);
+        char name[64];
+        cf_ring_name(name, sizeof name, topic_hash, ring_id);
+        unlinkat(participant->directory_fd, name, 0);
     }
     return error;
+}
+
+int cf_ring_expect(struct cf_ring_writer *writer, int fd, uint32_t seat, const struct cf_seat *of) {
+    struct cf_ring_reader_line *line = &writer->readers->lines[seat];
+    uint64_t at = (uint64_t)((char *)line - (char *)writer->header);
+    uint64_t page = at / CF_RING_PAGE_BYTES * CF_RING_PAGE_BYTES;
+    int error = cf_place_reserve(fd, page, page + CF_RING_PAGE_BYTES);
+    if (error != 0)
+        return error;
+    line->participant = of->kind == CF_SEAT_GROUP ? 0 : of->participant;
+    line->flags = of->flags & CF_SEAT_LOSSY;
+    line->subscription = of->subscription;
+    if (writer->readers->lines_used <= seat)
+        writer->readers->lines_used = seat + 1;
+    return 0;
 }
 
 void cf_ring_close(struct cf_ring_writer *writer) {
     if (!writer->header)
         return;
-    if (writer->file.fd >= 0)
+    if (cf_participant_is_open(writer->participant))
         cf_store_release(&writer->header->state, (uint32_t)CF_RING_CLOSED);
     munmap(writer->header, writer->header->file_bytes);
-    cf_release_file(&writer->file);
     free(writer->arena_starts);
-    *writer = (struct cf_ring_writer){.file.fd = -1};
+    *writer = (struct cf_ring_writer){0};
 }
 
 uint64_t cf_ring_max_payload(const struct cf_ring_writer *writer) {
@@ -132,45 +158,67 @@ uint64_t cf_ring_max_payload(const struct cf_ring_writer *writer) {
     return in_arena > in_slot ? in_arena : in_slot;
 }
 
-/* Takes the readers whose locks are free from the gate. Returns how many. The writer holds such a
- * lock while it does, so that no new reader takes the line meanwhile. */
+static uint32_t lines_used(const struct cf_ring_writer *writer) {
+    uint32_t used = cf_load_relaxed(&writer->readers->lines_used);
+    return used < CF_TOPIC_SEATS ? used : CF_TOPIC_SEATS;
+}
+
+/* Returns whether the reader of a line may still come back for its messages. */
+static int is_alive(const struct cf_ring_writer *writer, uint32_t index, uint64_t participant) {
+    if (participant != 0)
+        return cf_participant_lives(writer->participant, participant) != 0;
+    const struct cf_seat *seat = &writer->topic->seats[index];
+    return seat->kind == CF_SEAT_GROUP &&
+           cf_topic_seat_lives(writer->topic, writer->participant, index) != 0;
+}
+
+/* Takes dead readers from the gate. Returns how many. */
 static unsigned remove_dead_readers(struct cf_ring_writer *writer) {
     unsigned removed = 0;
-    uint64_t members = __atomic_load_n(&writer->readers->members, CF_RING_STATE_READ);
-    for (uint32_t i = 0; i < CF_RING_READERS; i++) {
-        if (!(members >> i & 1) || cf_place_lock(writer->file.fd, 1 + i, 1) != 0)
+    for (uint32_t i = 0; i < lines_used(writer); i++) {
+        struct cf_ring_reader_line *line = &writer->readers->lines[i];
+        uint64_t reader = __atomic_load_n(&line->subscription, CF_RING_GATE_READ);
+        if (reader == 0 || is_alive(writer, i, cf_load_relaxed(&line->participant)))
             continue;
-        __atomic_fetch_and(&writer->readers->members, ~(UINT64_C(1) << i), CF_MEMORY_SEQ_CST);
-        cf_bump(&writer->header->orphaned, 1);
-        cf_place_unlock(writer->file.fd, 1 + i, 1);
-        removed++;
+        /* Only that one: another may have taken the line meanwhile. */
+        if (__atomic_compare_exchange_n(&line->subscription, &reader, UINT64_C(0), 0,
+                                        CF_MEMORY_SEQ_CST, CF_MEMORY_RELAXED)) {
+            cf_bump(&writer->header->orphaned, 1);
+            removed++;
+        }
     }
     return removed;
 }
 
-/* Returns the lowest position of the readers, the tail without any. */
+uint32_t cf_ring_count_readers(const struct cf_ring_writer *writer) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < lines_used(writer); i++)
+        count += __atomic_load_n(&writer->readers->lines[i].subscription, CF_RING_GATE_READ) != 0;
+    return count;
+}
+
+/* Returns the lowest position of the readers that the ring waits for, the tail without any. */
 static uint64_t lowest_position(struct cf_ring_writer *writer) {
     uint64_t lowest = writer->tail;
-    cf_ring_fence(CF_RING_JOIN_FENCE); /* Partner: the fence in cf_ring_attach. */
-    writer->members = __atomic_load_n(&writer->readers->members, CF_RING_STATE_READ);
-    for (uint64_t rest = writer->members; rest; rest &= rest - 1) {
-        unsigned i = (unsigned)__builtin_ctzll(rest);
-        if (i >= CF_RING_READERS)
-            break;
-        uint64_t position =
-            __atomic_load_n(&writer->readers->lines[i].position, CF_RING_POSITION_READ);
+    cf_ring_fence(CF_RING_JOIN_FENCE); /* Partner: the fence in cf_ring_join. */
+    for (uint32_t i = 0; i < lines_used(writer); i++) {
+        const struct cf_ring_reader_line *line = &writer->readers->lines[i];
+        if (__atomic_load_n(&line->subscription, CF_RING_GATE_READ) == 0 ||
+            cf_load_relaxed(&line->flags) & CF_SEAT_LOSSY)
+            continue;
+        uint64_t position = __atomic_load_n(&line->position, CF_RING_POSITION_READ);
         if (position < lowest)
             lowest = position;
     }
     return lowest;
 }
 
-int cf_ring_look(struct cf_ring_writer *writer) {
+/* As cf_ring_look; dead readers are looked for when the slots are full, or the arena is. */
+static int look(struct cf_ring_writer *writer, int arena_is_full) {
     if (writer->header->overwrite)
         return 1;
     uint64_t lowest = lowest_position(writer);
-    /* A position that is further back than any slot is a reader's nonsense: nothing is released. */
-    if (writer->tail - lowest >= writer->mask + 1) {
+    if (writer->tail - lowest >= writer->mask + 1 || arena_is_full) {
         uint64_t now_ns = cf_os_ns(CLOCK_MONOTONIC);
         if (now_ns >= writer->next_look_ns) {
             writer->next_look_ns = now_ns + LOOK_FOR_DEAD_EVERY_NS;
@@ -180,6 +228,7 @@ int cf_ring_look(struct cf_ring_writer *writer) {
     }
     if (writer->tail - lowest > writer->high_water)
         writer->high_water = writer->tail - lowest;
+    /* A position that is further back than any slot is a reader's nonsense: nothing is released. */
     if (writer->tail - lowest > writer->mask + 1)
         return 0;
     writer->released = lowest;
@@ -187,10 +236,17 @@ int cf_ring_look(struct cf_ring_writer *writer) {
     return writer->tail < writer->limit;
 }
 
+int cf_ring_look(struct cf_ring_writer *writer) {
+    return look(writer, 0);
+}
+
 /* Starts to use the arena: reserves it and the table of its parts. */
 static int open_arena(struct cf_ring_writer *writer) {
-    uint64_t from = 2 * (uint64_t)CF_RING_PAGE_BYTES + slots_bytes(writer);
-    int error = cf_place_reserve(writer->file.fd, from, writer->header->file_bytes);
+    uint64_t from = CF_RING_FIXED_BYTES + slots_bytes(writer);
+    int fd = cf_ring_reopen(writer);
+    int error = fd < 0 ? fd : cf_place_reserve(fd, from, writer->header->file_bytes);
+    if (fd >= 0)
+        close(fd);
     if (error != 0)
         return error;
     writer->arena_starts = calloc(writer->mask + 1, sizeof *writer->arena_starts);
@@ -216,7 +272,7 @@ static int take_arena(struct cf_ring_writer *writer, uint64_t length, uint64_t *
         start += size - start % size;
     uint64_t end = start + padded;
     if (!writer->header->overwrite && end - arena_head(writer) > size &&
-        (!cf_ring_look(writer) || end - arena_head(writer) > size))
+        (!look(writer, 1) || end - arena_head(writer) > size))
         return -EAGAIN;
     if (end > size && end - size > cf_load_relaxed(&writer->header->arena_floor)) {
         /* Also where full rings refuse: a reader that joins at a message from before it was there
@@ -249,56 +305,90 @@ static void copy_words(uint64_t *into, const char *from, size_t length) {
     __atomic_store_n(&into[whole], word, CF_RING_BODY);
 }
 
-/* Puts the payload of a message outside of its slot. 0 or a negative errno. */
-static int fill_arena(struct cf_ring_writer *writer, const void *payload, size_t length,
-                      uint64_t *position) {
-    int error = take_arena(writer, length, position);
-    if (error != 0)
-        return error;
-    char *into = writer->arena + *position % writer->header->arena_bytes;
-    copy_words((uint64_t *)(void *)into, payload, length);
-    return 0;
-}
-
-int cf_ring_publish(struct cf_ring_writer *writer, const void *payload, size_t length,
-                    uint64_t tick, uint64_t hlc, uint16_t flags) {
+/* Finds the next slot and the place of a payload outside of it, and takes from the slot's readers
+ * what was there. 0 or a negative errno, and nothing has changed. */
+static inline int begin(struct cf_ring_writer *writer, size_t length, struct cf_ring_loan *loan) {
     uint64_t index = writer->tail;
-    if (cf_unlikely(writer->file.fd < 0))
+    if (cf_unlikely(!cf_participant_is_open(writer->participant)))
         return -ECHILD;
     if (cf_unlikely(cf_ring_room(writer) == 0))
         return -EAGAIN;
     struct cf_ring_slot *slot =
         (void *)(writer->slots + (index & writer->mask) * writer->slot_bytes);
-    uint64_t position = 0;
-    int in_arena = length > writer->slot_bytes - sizeof *slot;
-    if (cf_unlikely(in_arena)) {
+    *loan = (struct cf_ring_loan){
+        .slot = slot, .length = length, .in_arena = length > writer->slot_bytes - sizeof *slot};
+    if (cf_unlikely(loan->in_arena)) {
         if (length > cf_ring_max_payload(writer))
             return -EMSGSIZE;
-        int error = fill_arena(writer, payload, length, &position);
+        int error = take_arena(writer, length, &loan->position);
         if (error != 0)
             return error;
-        flags |= CF_MESSAGE_ARENA;
     }
-    if (cf_unlikely(writer->limit == UINT64_MAX)) {
-        __atomic_store_n(&slot->seq, UINT64_C(0), CF_RING_SEQ_INVALIDATE);
-        cf_ring_fence(CF_RING_OVERWRITE_FENCE); /* Partner: the fence in cf_ring_take. */
-    }
+    __atomic_store_n(&slot->seq, UINT64_C(0), CF_RING_SEQ_INVALIDATE);
+    cf_ring_fence(CF_RING_OVERWRITE_FENCE); /* Partner: the fence in cf_ring_take. */
+    return 0;
+}
+
+static inline uint64_t *payload_of(const struct cf_ring_writer *writer,
+                                   const struct cf_ring_loan *loan) {
+    if (cf_likely(!loan->in_arena))
+        return loan->slot->body;
+    return (void *)(writer->arena + loan->position % writer->header->arena_bytes);
+}
+
+/* Publishes a slot whose payload stands. */
+static inline void finish(struct cf_ring_writer *writer, const struct cf_ring_loan *loan,
+                          uint64_t tick, uint64_t hlc, uint16_t flags) {
+    struct cf_ring_slot *slot = loan->slot;
+    uint64_t index = writer->tail;
     if (cf_unlikely(writer->arena_starts != NULL)) {
         writer->arena_starts[index & writer->mask] = writer->arena_tail;
-        if (in_arena)
-            writer->arena_tail = position + ((length + 7) & ~(uint64_t)7);
+        if (loan->in_arena)
+            writer->arena_tail = loan->position + ((loan->length + 7) & ~(uint64_t)7);
     }
-    if (cf_unlikely(in_arena))
-        __atomic_store_n(&slot->body[0], position, CF_RING_BODY);
-    else
-        copy_words(slot->body, payload, length);
+    if (cf_unlikely(loan->in_arena)) {
+        __atomic_store_n(&slot->body[0], loan->position, CF_RING_BODY);
+        flags |= CF_MESSAGE_ARENA;
+    }
     __atomic_store_n(&slot->hlc, hlc, CF_RING_BODY);
     __atomic_store_n(&slot->properties,
-                     length | (uint64_t)writer->publisher << 32 | (uint64_t)flags << 48,
+                     loan->length | (uint64_t)writer->publisher << 32 | (uint64_t)flags << 48,
                      CF_RING_BODY);
     __atomic_store_n(&slot->tick, tick, CF_RING_BODY);
     __atomic_store_n(&slot->seq, index + 1, CF_RING_SEQ_PUBLISH);
     writer->tail = index + 1;
     __atomic_store_n(&writer->header->tail, index + 1, CF_RING_TAIL_PUBLISH);
+}
+
+int cf_ring_publish(struct cf_ring_writer *writer, const void *payload, size_t length,
+                    uint64_t tick, uint64_t hlc, uint16_t flags) {
+    struct cf_ring_loan loan;
+    int error = begin(writer, length, &loan);
+    if (cf_unlikely(error != 0))
+        return error;
+    copy_words(payload_of(writer, &loan), payload, length);
+    finish(writer, &loan, tick, hlc, flags);
     return 0;
+}
+
+int cf_ring_loan(struct cf_ring_writer *writer, size_t length, void **payload) {
+    if (writer->loan.slot)
+        return -EBUSY;
+    int error = begin(writer, length, &writer->loan);
+    if (error != 0)
+        writer->loan.slot = NULL;
+    else
+        *payload = payload_of(writer, &writer->loan);
+    return error;
+}
+
+void cf_ring_commit(struct cf_ring_writer *writer, size_t length, uint64_t tick, uint64_t hlc) {
+    if (length < writer->loan.length)
+        writer->loan.length = length;
+    finish(writer, &writer->loan, tick, hlc, 0);
+    writer->loan.slot = NULL;
+}
+
+void cf_ring_abandon(struct cf_ring_writer *writer) {
+    writer->loan.slot = NULL;
 }

@@ -1,16 +1,13 @@
-/* A subscription: the rings of a topic's publishers, merged, and the wait for their next message.
+/* A subscription: the rings of its topics' publishers, merged, and the wait for their next message.
  */
 #ifndef CF_SUBSCRIPTION_H
 #define CF_SUBSCRIPTION_H
 
 #include <stdint.h>
 
+#include "pattern.h"
 #include "ring.h"
 #include "topic.h"
-
-#define CF_SUBSCRIPTION_RINGS 64u
-/* Rings that were left, whose files may still be there: they are not read a second time. */
-#define CF_SUBSCRIPTION_LEFT 1024u
 
 enum cf_wait {
     CF_WAIT_SPIN = 0,     /* never sleeps; its publishers need no fence */
@@ -18,57 +15,105 @@ enum cf_wait {
     CF_WAIT_PARK = 2,     /* sleeps at once */
 };
 
-/* One thread at a time, but for the functions that say otherwise. Must stay where it is. */
-struct cf_subscription {
+struct cf_subscription_topic {
     struct cf_topic topic;
-    int directory_fd;
-    char name[CF_TOPIC_BYTES];
-    uint32_t name_bytes;
+    uint32_t seat;
+    uint64_t seen_generation;
+};
+
+/* An array that is replaced by a larger one while a waiting thread may read it: the old ones stay. */
+struct cf_growing {
+    void **items;
+    uint32_t count;
+    uint32_t room;
+    void **outgrown[32];
+    uint32_t outgrown_count;
+};
+
+/* How a subscription is to be. The texts must stay until cf_subscription_open returns. */
+struct cf_subscription_request {
+    uint64_t id;
     enum cf_wait wait;
     uint64_t spin_ns;
-    uint64_t id;
-    uint64_t since_raw_ns; /* rings made later are read from their start */
-    uint64_t seen_generation;
-    uint64_t next_check_ns; /* for dead writers, CLOCK_MONOTONIC */
-    uint32_t count;
-    uint32_t turn;        /* the ring that is asked first, of equal priority */
-    uint32_t ordered;     /* by hlc and not in turns */
-    uint32_t watchers;    /* threads in cf_subscription_wait: no ring is left meanwhile */
-    uint32_t attention;   /* 1: the waiting thread shall look up; any thread may set it */
-    uint32_t refused;     /* rings that could not be joined */
-    uint64_t left_copies; /* messages of rings that were left, and the dropped of them */
+    int ordered;      /* by hlc and not in turns */
+    uint32_t flags;   /* CF_SEAT_LOSSY, CF_SEAT_REDELIVER, CF_SEAT_OWN */
+    uint64_t history; /* messages from before, of each publisher */
+    const char *group;
+    uint32_t group_bytes;
+};
+
+/* One thread at a time, but for the functions that say otherwise. Must stay where it is. */
+struct cf_subscription {
+    struct cf_participant *participant;
+    struct cf_seat_request seat;
+    struct cf_growing topics;  /* of struct cf_subscription_topic */
+    struct cf_growing readers; /* of struct cf_ring_reader, higher priority first */
+    struct cf_patterns patterns;
+    char pattern[CF_PATTERN_BYTES];
+    uint32_t pattern_bytes; /* 0 = none */
+    char group_name[CF_GROUP_BYTES];
+    enum cf_wait wait;
+    uint64_t spin_ns;
+    uint64_t history;
+    uint64_t seen_patterns; /* generation of the page of patterns */
+    uint64_t next_check_ns; /* for dead writers and members, CLOCK_MONOTONIC */
+    uint32_t empty_polls;
+    uint32_t turn;       /* the ring that is asked first, of equal priority */
+    uint32_t ordered;    /* by hlc and not in turns */
+    uint32_t watchers;   /* threads in cf_subscription_wait: no ring is left meanwhile */
+    uint32_t busy;       /* calls in progress that hold a reader: as watchers, from 2 on */
+    uint32_t attention;  /* 1: the waiting thread shall look up; any thread may set it */
+    uint32_t unjoined;   /* rings that wait for this subscription, and could not be opened yet */
+    uint64_t left_taken; /* of rings that were left */
     uint64_t left_dropped;
     uint64_t left_damaged;
-    uint64_t left; /* rings that were left */
-    uint64_t left_ids[CF_SUBSCRIPTION_LEFT];
-    struct cf_ring_reader *readers[CF_SUBSCRIPTION_RINGS]; /* higher priority first */
+    uint64_t left_history;
+    uint64_t left_skipped;
 };
 
 /* What became of the copies that were this subscription's: copies = delivered + dropped + pending.
- */
+ * Messages from before it joined are no copies: they are history, or were skipped. */
 struct cf_subscription_counts {
     uint64_t copies;
     uint64_t delivered;
     uint64_t dropped;
     uint64_t pending;
     uint64_t damaged; /* of the dropped */
+    uint64_t history;
+    uint64_t skipped;
     uint64_t high_water;
     uint64_t oldest_tick; /* of a pending message; 0 = none */
+    uint32_t rings;
+    uint32_t publishers; /* of those, the ones that still publish */
 };
 
-/* Opens a subscription in a directory and joins the rings that are there. 0 or a negative errno. */
-int cf_subscription_open(struct cf_subscription *subscription, const char *directory,
-                         const char *topic, uint32_t topic_bytes, uint64_t id, enum cf_wait wait,
-                         uint64_t spin_ns, int ordered);
+/* Makes a subscription without a topic. Then cf_subscription_add_topic or _follow. */
+void cf_subscription_init(struct cf_subscription *subscription, struct cf_participant *participant,
+                          const struct cf_subscription_request *request);
 
+/* Takes a seat at a topic and joins its rings: from when it returns on nothing that is published is
+ * missed. 0; -EUSERS when the topic has CF_TOPIC_SEATS seats; -EINTR and others; then the
+ * subscription is as before. */
+int cf_subscription_add_topic(struct cf_subscription *subscription, const char *name,
+                              uint32_t bytes);
+
+/* Subscribes to all topics that a pattern matches, those that are there and those that come. 0 or a
+ * negative errno: -EUSERS as cf_pattern_add and cf_subscription_add_topic. */
+int cf_subscription_follow(struct cf_subscription *subscription, const char *pattern,
+                           uint32_t bytes);
+
+/* Leaves everything; idempotent. In a forked child it only unmaps. */
 void cf_subscription_close(struct cf_subscription *subscription);
 
-/* Joins rings that were added, leaves those that have ended and are read to their end. */
+/* Opens rings that were added, leaves those that have ended and are read to their end. */
 void cf_subscription_refresh(struct cf_subscription *subscription);
 
 /* Finds the next message: its reader, or NULL when there is none. Copy it, then cf_ring_take. */
 struct cf_ring_reader *cf_subscription_poll(struct cf_subscription *subscription,
                                             struct cf_ring_message *message);
+
+/* Says that a group's member is done with what it has taken; nothing for others. */
+void cf_subscription_finish(struct cf_subscription *subscription);
 
 /* Looks so often whether there is something to do: 1 when there is. No clock, about 3 ns a look:
  * for callers that meanwhile hold what others may want. Concurrency as cf_subscription_wait. */
@@ -80,10 +125,24 @@ int cf_subscription_spin(const struct cf_subscription *subscription, uint32_t lo
 int cf_subscription_wait(const struct cf_subscription *subscription, uint64_t spin_until_ns,
                          uint64_t slice_ns);
 
-/* Looks for writers that have died: at most every 100 ms, when there is nothing to take. */
+/* Wakes whoever waits, to look up. Any thread. */
+void cf_subscription_wake(struct cf_subscription *subscription);
+
+/* Looks for writers and members that have died: at most every 100 ms, when there is nothing to take.
+ */
 void cf_subscription_check(struct cf_subscription *subscription, uint64_t now_ns);
 
 void cf_subscription_count(const struct cf_subscription *subscription,
                            struct cf_subscription_counts *counts);
+
+static inline struct cf_ring_reader *
+cf_subscription_reader(const struct cf_subscription *subscription, uint32_t index) {
+    return cf_load_acquire(&subscription->readers.items)[index];
+}
+
+static inline struct cf_subscription_topic *
+cf_subscription_topic(const struct cf_subscription *subscription, uint32_t index) {
+    return cf_load_acquire(&subscription->topics.items)[index];
+}
 
 #endif

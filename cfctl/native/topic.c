@@ -5,14 +5,15 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
-#include <sys/random.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { PAGE_BYTES = 4096, OPEN_ATTEMPTS = 100, NUMBER_ATTEMPTS = 1000 };
+#include "tick.h"
+
+enum { PAGE = 4096, LOOK_AGAIN_NS = 1000000, FUTEX_WAITV = 449, FUTEX_SIZE_U32 = 2 };
 
 uint64_t cf_topic_hash(const char *topic, uint32_t bytes) {
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
@@ -21,67 +22,283 @@ uint64_t cf_topic_hash(const char *topic, uint32_t bytes) {
     return hash;
 }
 
-static int open_own(int directory_fd, const char *name) {
-    int fd = openat(directory_fd, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
-                    S_IRUSR | S_IWUSR);
-    if (fd < 0)
-        return errno == ELOOP ? -EPERM : -errno;
-    struct stat status;
-    int error = fstat(fd, &status) != 0 ? -errno : 0;
-    if (error == 0 && (!S_ISREG(status.st_mode) || status.st_uid != geteuid()))
-        error = -EPERM;
-    if (error != 0)
-        close(fd);
-    return error != 0 ? error : fd;
+static void page_name(char *name, size_t capacity, uint64_t hash) {
+    snprintf(name, capacity, "%016llx.topic", (unsigned long long)hash);
 }
 
-/* Takes the read lock and looks whether the name still leads to this file: the reaper may have
- * removed it between. 1, 0 = open again, or a negative errno. */
-static int settle(int fd, int directory_fd, const char *name) {
-    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_len = 1};
-    if (fcntl(fd, F_OFD_SETLK, &lock) != 0)
-        return errno == EAGAIN || errno == EACCES ? 0 : -errno;
-    struct stat file, named;
-    if (fstat(fd, &file) != 0)
-        return -errno;
-    return fstatat(directory_fd, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
-           named.st_ino == file.st_ino && named.st_dev == file.st_dev;
+/* Reserves the pages that hold one part of the file: writing into a hole of a full file system is
+ * SIGBUS. */
+static int reserve(int fd, uint64_t from, uint64_t bytes) {
+    return cf_place_reserve(fd, from / PAGE * PAGE, (from + bytes + PAGE - 1) / PAGE * PAGE);
 }
 
-int cf_topic_open(struct cf_topic *topic, int directory_fd, uint64_t hash) {
-    *topic = (struct cf_topic){.file.fd = -1, .hash = hash};
-    char name[32];
-    snprintf(name, sizeof name, "%016llx.topic", (unsigned long long)hash);
-    int settled = 0, fd = -1;
-    for (int attempt = 0; attempt < OPEN_ATTEMPTS && settled == 0; attempt++) {
-        fd = open_own(directory_fd, name);
-        if (fd < 0)
-            return fd;
-        settled = settle(fd, directory_fd, name);
-        if (settled <= 0)
-            close(fd);
+static int is_topic(const struct cf_topic_page *page, const char *name, uint32_t bytes) {
+    return memcmp(page->magic, CF_TOPIC_MAGIC, sizeof page->magic) == 0 &&
+           page->version == CF_TOPIC_VERSION && page->name_bytes == bytes &&
+           memcmp(page->name, name, bytes) == 0;
+}
+
+/* Maps the file and fills it in if it is new. 0 or a negative errno. */
+static int map_page(struct cf_topic *topic, const char *name, uint32_t bytes) {
+    int error = 0;
+    off_t size = lseek(topic->fd, 0, SEEK_END);
+    if (size < (off_t)sizeof *topic->page) {
+        error = reserve(topic->fd, 0, PAGE);
+        if (error == 0 && ftruncate(topic->fd, sizeof *topic->page) != 0)
+            error = -errno;
     }
-    if (settled <= 0)
-        return settled < 0 ? settled : -EAGAIN;
-    int error = cf_place_reserve(fd, 0, PAGE_BYTES);
-    void *page =
-        error != 0 ? MAP_FAILED : mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (page == MAP_FAILED) {
-        error = error != 0 ? error : -errno;
-        close(fd);
+    if (error != 0)
         return error;
+    struct cf_topic_page *page =
+        mmap(NULL, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED, topic->fd, 0);
+    if (page == MAP_FAILED)
+        return -errno;
+    if (page->magic[0] == '\0') {
+        page->version = CF_TOPIC_VERSION;
+        page->name_bytes = bytes;
+        page->hash = topic->hash;
+        memcpy(page->name, name, bytes);
+        uint64_t magic;
+        memcpy(&magic, CF_TOPIC_MAGIC, sizeof magic);
+        /* Partner: who looks from outside takes the file for a topic only once the magic stands. */
+        cf_store_release((uint64_t *)(void *)page->magic, magic);
+    }
+    if (!is_topic(page, name, bytes)) {
+        munmap(page, sizeof *page);
+        return -EINVAL;
     }
     topic->page = page;
-    cf_hold_file(&topic->file, fd);
     return 0;
 }
 
+static void unlock(struct cf_topic *topic) {
+    if (topic->fd >= 0)
+        close(topic->fd);
+    topic->fd = -1;
+    cf_participant_unlock(topic->participant, topic->hash);
+}
+
+int cf_topic_enter(struct cf_topic *topic, struct cf_participant *participant, const char *name,
+                   uint32_t bytes, int create, uint64_t timeout_ns) {
+    *topic = (struct cf_topic){.participant = participant,
+                               .hash = cf_topic_hash(name, bytes),
+                               .fd = -1};
+    if (bytes < 1 || bytes > CF_TOPIC_BYTES)
+        return -EINVAL;
+    int error = cf_participant_lock(participant, topic->hash, timeout_ns);
+    if (error != 0)
+        return error;
+    char file[32];
+    page_name(file, sizeof file, topic->hash);
+    topic->fd = cf_participant_open_file(participant, file, create);
+    error = topic->fd < 0 ? topic->fd : map_page(topic, name, bytes);
+    if (error != 0)
+        unlock(topic);
+    return error;
+}
+
+int cf_topic_reenter(struct cf_topic *topic, uint64_t timeout_ns) {
+    return cf_participant_lock(topic->participant, topic->hash, timeout_ns);
+}
+
+static uint32_t seats_used(const struct cf_topic_page *page) {
+    uint32_t used = cf_load_acquire(&page->seats_used);
+    return used < CF_TOPIC_SEATS ? used : CF_TOPIC_SEATS;
+}
+
+static uint32_t rings_used(const struct cf_topic_page *page) {
+    uint32_t used = cf_load_acquire(&page->rings_used);
+    return used < CF_TOPIC_RINGS ? used : CF_TOPIC_RINGS;
+}
+
+static int is_unused(const struct cf_topic_page *page) {
+    for (uint32_t i = 0; i < seats_used(page); i++) {
+        if (page->seats[i].subscription != 0)
+            return 0;
+    }
+    for (uint32_t i = 0; i < rings_used(page); i++) {
+        if (page->rings[i].ring_id != 0)
+            return 0;
+    }
+    return 1;
+}
+
+void cf_topic_leave(struct cf_topic *topic) {
+    if (is_unused(topic->page)) {
+        char name[32];
+        page_name(name, sizeof name, topic->hash);
+        unlinkat(topic->participant->directory_fd, name, 0);
+    }
+    unlock(topic);
+}
+
 void cf_topic_close(struct cf_topic *topic) {
-    if (!topic->page)
-        return;
-    munmap(topic->page, PAGE_BYTES);
+    if (topic->page)
+        munmap(topic->page, sizeof *topic->page);
     topic->page = NULL;
-    cf_release_file(&topic->file);
+}
+
+int cf_topic_find_seat(const struct cf_topic_page *page, uint64_t subscription) {
+    for (uint32_t i = 0; i < seats_used(page); i++) {
+        if (cf_load_acquire(&page->seats[i].subscription) == subscription)
+            return (int)i;
+    }
+    return -ENOENT;
+}
+
+static int is_member_of(const struct cf_seat *seat, uint32_t group) {
+    return cf_load_acquire(&seat->subscription) != 0 && seat->kind == CF_SEAT_MEMBER &&
+           seat->group == group;
+}
+
+int cf_topic_seat_lives(const struct cf_topic_page *page, const struct cf_participant *participant,
+                        uint32_t seat) {
+    if (page->seats[seat].kind != CF_SEAT_GROUP)
+        return cf_participant_lives(participant, cf_load_relaxed(&page->seats[seat].participant));
+    int lives = 0;
+    for (uint32_t i = 0; i < seats_used(page) && lives == 0; i++) {
+        if (is_member_of(&page->seats[i], seat))
+            lives = cf_participant_lives(participant, cf_load_relaxed(&page->seats[i].participant));
+    }
+    return lives;
+}
+
+static void free_one(struct cf_topic_page *page, uint32_t index) {
+    struct cf_seat *seat = &page->seats[index];
+    if (seat->flags & CF_SEAT_SLEEPS)
+        __atomic_fetch_sub(&page->sleepers, 1, __ATOMIC_SEQ_CST);
+    cf_store_release(&seat->subscription, UINT64_C(0));
+    cf_bump(&page->departures, 1);
+}
+
+static int has_members(const struct cf_topic_page *page, uint32_t group) {
+    for (uint32_t i = 0; i < seats_used(page); i++) {
+        if (is_member_of(&page->seats[i], group))
+            return 1;
+    }
+    return 0;
+}
+
+void cf_topic_free_seat(struct cf_topic *topic, uint32_t index) {
+    struct cf_topic_page *page = topic->page;
+    struct cf_seat *seat = &page->seats[index];
+    if (seat->subscription == 0)
+        return;
+    int is_member = seat->kind == CF_SEAT_MEMBER;
+    uint32_t group = seat->group;
+    free_one(page, index);
+    if (is_member && group < CF_TOPIC_SEATS && page->seats[group].kind == CF_SEAT_GROUP &&
+        !has_members(page, group))
+        free_one(page, group);
+}
+
+/* Returns whether another member will take over what this dead one had not finished: its seat stays
+ * until then. */
+static int is_inherited(const struct cf_topic *topic, uint32_t index) {
+    const struct cf_topic_page *page = topic->page;
+    const struct cf_seat *seat = &page->seats[index];
+    if (seat->kind != CF_SEAT_MEMBER || seat->to <= seat->from || seat->group >= CF_TOPIC_SEATS ||
+        !(page->seats[seat->group].flags & CF_SEAT_REDELIVER))
+        return 0;
+    return cf_topic_seat_lives(page, topic->participant, seat->group) != 0;
+}
+
+void cf_topic_remove_dead_seats(struct cf_topic *topic) {
+    struct cf_topic_page *page = topic->page;
+    for (uint32_t i = 0; i < seats_used(page); i++) {
+        struct cf_seat *seat = &page->seats[i];
+        if (seat->subscription == 0 || seat->kind == CF_SEAT_GROUP ||
+            cf_participant_lives(topic->participant, seat->participant) != 0 ||
+            is_inherited(topic, i))
+            continue;
+        if (seat->kind == CF_SEAT_MEMBER && seat->to > seat->from && seat->group < CF_TOPIC_SEATS)
+            cf_bump(&page->seats[seat->group].abandoned, seat->to - seat->from);
+        cf_topic_free_seat(topic, i);
+    }
+}
+
+/* Finds a free seat and fills it in, but for the group. Its index or a negative errno. */
+static int fill_seat(struct cf_topic *topic, const struct cf_seat_request *request,
+                     enum cf_seat_kind kind, uint32_t group) {
+    struct cf_topic_page *page = topic->page;
+    uint32_t index = 0;
+    while (index < CF_TOPIC_SEATS && index < seats_used(page) && page->seats[index].subscription)
+        index++;
+    if (index >= CF_TOPIC_SEATS)
+        return -EUSERS;
+    struct cf_seat *seat = &page->seats[index];
+    int error = reserve(topic->fd, offsetof(struct cf_topic_page, seats) + index * sizeof *seat,
+                        sizeof *seat);
+    if (error != 0)
+        return error;
+    int is_group = kind == CF_SEAT_GROUP;
+    *seat = (struct cf_seat){
+        .participant = is_group ? 0 : request->participant,
+        .pid = is_group ? 0 : request->pid,
+        .start_time = is_group ? 0 : request->start_time,
+        .pid_namespace = is_group ? 0 : request->pid_namespace,
+        .taken_unix_ns = cf_os_ns(CLOCK_REALTIME),
+        .kind = kind,
+        .group = group,
+        .flags = is_group ? request->flags & ~(uint32_t)CF_SEAT_SLEEPS : request->flags,
+    };
+    if (request->group_bytes > 0)
+        memcpy(seat->group_name, request->group_name, request->group_bytes);
+    if (seat->flags & CF_SEAT_SLEEPS)
+        __atomic_fetch_add(&page->sleepers, 1, __ATOMIC_SEQ_CST);
+    /* Partner: the acquire of who looks at seats without the lock. */
+    cf_store_release(&seat->subscription, is_group ? ~request->subscription : request->subscription);
+    if (index >= page->seats_used)
+        cf_store_release(&page->seats_used, index + 1);
+    return (int)index;
+}
+
+static int find_group(const struct cf_topic_page *page, const struct cf_seat_request *request) {
+    char name[CF_GROUP_BYTES] = {0};
+    memcpy(name, request->group_name, request->group_bytes);
+    for (uint32_t i = 0; i < seats_used(page); i++) {
+        if (page->seats[i].subscription != 0 && page->seats[i].kind == CF_SEAT_GROUP &&
+            memcmp(page->seats[i].group_name, name, sizeof name) == 0)
+            return (int)i;
+    }
+    return -ENOENT;
+}
+
+int cf_topic_take_seat(struct cf_topic *topic, const struct cf_seat_request *request) {
+    if (request->subscription == 0 || request->group_bytes > CF_GROUP_BYTES)
+        return -EINVAL;
+    if (request->group_bytes == 0)
+        return fill_seat(topic, request, CF_SEAT_READER, 0);
+    int found = find_group(topic->page, request), made = found < 0;
+    int group = made ? fill_seat(topic, request, CF_SEAT_GROUP, 0) : found;
+    if (group < 0)
+        return group;
+    int seat = fill_seat(topic, request, CF_SEAT_MEMBER, (uint32_t)group);
+    if (seat < 0 && made)
+        free_one(topic->page, (uint32_t)group);
+    return seat;
+}
+
+int cf_topic_add_ring(struct cf_topic *topic, uint64_t ring_id, uint64_t participant,
+                      uint32_t number) {
+    struct cf_topic_page *page = topic->page;
+    uint32_t index = 0;
+    while (index < rings_used(page) && page->rings[index].ring_id != 0)
+        index++;
+    if (index >= CF_TOPIC_RINGS)
+        return -EUSERS;
+    struct cf_topic_ring *ring = &page->rings[index];
+    int error = reserve(topic->fd, offsetof(struct cf_topic_page, rings) + index * sizeof *ring,
+                        sizeof *ring);
+    if (error != 0)
+        return error;
+    *ring = (struct cf_topic_ring){
+        .participant = participant, .state = CF_TOPIC_RING_OPEN, .number = number};
+    /* Partner: the acquire in cf_subscription_refresh. */
+    cf_store_release(&ring->ring_id, ring_id);
+    if (index >= page->rings_used)
+        cf_store_release(&page->rings_used, index + 1);
+    return (int)index;
 }
 
 void cf_topic_wake(struct cf_topic_page *page) {
@@ -100,34 +317,36 @@ void cf_topic_announce(struct cf_topic_page *page) {
     cf_topic_wake(page);
 }
 
-int cf_topic_sleep(struct cf_topic_page *page, uint32_t word, uint64_t timeout_ns) {
+/* Shared between processes, so without FUTEX_PRIVATE_FLAG. */
+static int sleep_on_one(uint32_t *word, uint32_t value, uint64_t timeout_ns) {
     struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
                                .tv_nsec = (long)(timeout_ns % 1000000000u)};
-    /* Shared between processes, so without FUTEX_PRIVATE_FLAG. */
-    if (syscall(SYS_futex, &page->waiters, FUTEX_WAIT, word, &timeout, NULL, 0) == 0)
+    if (syscall(SYS_futex, word, FUTEX_WAIT, value, &timeout, NULL, 0) == 0)
         return 0;
     return errno == EAGAIN ? 0 : -errno;
 }
 
-int cf_publisher_number(struct cf_held_file *file, int directory_fd) {
-    int fd = open_own(directory_fd, "publishers");
-    if (fd < 0)
-        return fd;
-    for (int attempt = 0; attempt < NUMBER_ATTEMPTS; attempt++) {
-        uint16_t number = 0;
-        /* At random, so that a number does not come again soon after its ring has ended. */
-        if (getrandom(&number, sizeof number, 0) != sizeof number || number == 0)
-            continue;
-        int error = cf_place_lock(fd, number, 1);
-        if (error == 0) {
-            cf_hold_file(file, fd);
-            return number;
-        }
-        if (error != -EAGAIN) {
-            close(fd);
-            return error;
-        }
-    }
-    close(fd);
-    return -EAGAIN;
+struct waitv {
+    uint64_t value;
+    uint64_t address;
+    uint32_t flags;
+    uint32_t reserved;
+};
+
+int cf_topic_sleep(uint32_t *const *words, const uint32_t *values, uint32_t count,
+                   uint64_t timeout_ns) {
+    if (count == 1)
+        return sleep_on_one(words[0], values[0], timeout_ns);
+    uint64_t short_ns = timeout_ns < LOOK_AGAIN_NS ? timeout_ns : LOOK_AGAIN_NS;
+    if (count > CF_TOPIC_SLEEP_WORDS)
+        return sleep_on_one(words[0], values[0], short_ns);
+    struct waitv waits[CF_TOPIC_SLEEP_WORDS];
+    for (uint32_t i = 0; i < count; i++)
+        waits[i] = (struct waitv){values[i], (uint64_t)(uintptr_t)words[i], FUTEX_SIZE_U32, 0};
+    uint64_t end_ns = cf_os_ns(CLOCK_MONOTONIC) + timeout_ns;
+    struct timespec end = {.tv_sec = (time_t)(end_ns / 1000000000u),
+                           .tv_nsec = (long)(end_ns % 1000000000u)};
+    if (syscall(FUTEX_WAITV, waits, count, 0, &end, CLOCK_MONOTONIC) >= 0 || errno == EAGAIN)
+        return 0;
+    return errno == ENOSYS ? sleep_on_one(words[0], values[0], short_ns) : -errno;
 }

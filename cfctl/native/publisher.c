@@ -1,0 +1,113 @@
+#include "publisher.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pattern.h"
+
+static void remove_ring(struct cf_topic *topic, uint64_t ring_id) {
+    char name[64];
+    cf_ring_name(name, sizeof name, topic->hash, ring_id);
+    unlinkat(topic->participant->directory_fd, name, 0);
+}
+
+void cf_topic_remove_ended_rings(struct cf_topic *topic) {
+    struct cf_topic_page *page = topic->page;
+    uint64_t alive = 0; /* the participant that was asked about last */
+    for (uint32_t i = 0; i < CF_TOPIC_RINGS && i < page->rings_used; i++) {
+        struct cf_topic_ring *ring = &page->rings[i];
+        if (ring->ring_id == 0)
+            continue;
+        int is_open = ring->state == CF_TOPIC_RING_OPEN;
+        if (is_open && (ring->participant == alive ||
+                        cf_participant_lives(topic->participant, ring->participant) != 0)) {
+            alive = ring->participant;
+            continue;
+        }
+        if (cf_ring_is_needed(topic, ring->ring_id) == 1)
+            continue;
+        remove_ring(topic, ring->ring_id);
+        cf_store_release(&ring->ring_id, UINT64_C(0));
+        ring->state = CF_TOPIC_RING_FREE;
+    }
+}
+
+/* Lets the new ring wait for all who are seated. 0 or a negative errno. */
+static int expect_readers(struct cf_publisher *publisher) {
+    const struct cf_topic_page *page = publisher->topic.page;
+    int error = 0, fd = cf_ring_reopen(&publisher->writer);
+    if (fd < 0)
+        return fd;
+    for (uint32_t i = 0; i < CF_TOPIC_SEATS && i < page->seats_used && error == 0; i++) {
+        const struct cf_seat *seat = &page->seats[i];
+        if (seat->subscription != 0 && seat->kind != CF_SEAT_MEMBER)
+            error = cf_ring_expect(&publisher->writer, fd, i, seat);
+    }
+    close(fd);
+    return error;
+}
+
+static int make_ring(struct cf_publisher *publisher, const struct cf_ring_config *config) {
+    struct cf_topic *topic = &publisher->topic;
+    int error = cf_pattern_seat_all(topic);
+    if (error == 0)
+        error = cf_ring_create(&publisher->writer, topic->participant, config, topic->hash);
+    if (error != 0)
+        return error;
+    uint64_t ring_id = publisher->writer.header->ring_id;
+    publisher->writer.topic = topic->page;
+    error = expect_readers(publisher);
+    int index = error != 0 ? error
+                           : cf_topic_add_ring(topic, ring_id, topic->participant->id,
+                                               config->publisher);
+    if (index < 0) {
+        cf_ring_close(&publisher->writer);
+        remove_ring(topic, ring_id);
+        return index;
+    }
+    publisher->ring = (uint32_t)index;
+    cf_topic_announce(topic->page);
+    return 0;
+}
+
+int cf_publisher_open(struct cf_publisher *publisher, struct cf_participant *participant,
+                      struct cf_ring_config config) {
+    *publisher = (struct cf_publisher){.topic.fd = -1};
+    struct cf_topic *topic = &publisher->topic;
+    int error = cf_topic_enter(topic, participant, config.topic, config.topic_bytes, 1,
+                               CF_TOPIC_LOCK_NS);
+    if (error != 0)
+        return error;
+    cf_topic_remove_dead_seats(topic);
+    cf_topic_remove_ended_rings(topic);
+    int number = cf_participant_take_number(participant);
+    if (number > 0) {
+        config.publisher = (uint32_t)number;
+        error = make_ring(publisher, &config);
+        if (error != 0)
+            cf_participant_return_number(participant, (uint16_t)number);
+    }
+    cf_topic_leave(topic);
+    if (number < 0 || error != 0)
+        cf_topic_close(topic);
+    return number < 0 ? number : error;
+}
+
+void cf_publisher_close(struct cf_publisher *publisher) {
+    struct cf_topic *topic = &publisher->topic;
+    if (!publisher->writer.header)
+        return;
+    uint32_t number = publisher->writer.publisher;
+    int is_open = cf_participant_is_open(topic->participant);
+    cf_ring_close(&publisher->writer);
+    /* Where the lock cannot be had, whoever opens the topic next finds that the ring has ended. */
+    if (is_open && cf_topic_reenter(topic, CF_TOPIC_LOCK_NS) == 0) {
+        topic->page->rings[publisher->ring].state = CF_TOPIC_RING_CLOSED;
+        cf_topic_remove_ended_rings(topic);
+        cf_participant_return_number(topic->participant, (uint16_t)number);
+        cf_topic_wake(topic->page);
+        cf_topic_leave(topic);
+    }
+    cf_topic_close(topic);
+}
