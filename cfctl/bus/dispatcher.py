@@ -175,6 +175,17 @@ class Dispatcher:
             self._wake()
         return None
 
+    def hand_out(self, raw: _native.Message, release: Callable[[Message], object]) -> Message | None:
+        """Return a received message at once, whatever it depends on; None when it is damaged."""
+        decoded = decode(raw.payload)
+        if decoded is None:
+            return None
+        extension, payload = decoded
+        message_id = ticket_id(split_id(raw.id)[0], extension.ticket)
+        deadline_ns = extension.deadline_unix_ns
+        late = deadline_ns is not None and self._clock.now_ns() > deadline_ns
+        return extended_message(raw, extension, payload, message_id, late, frozenset())
+
     def process(self) -> int:
         """Publish and deliver what is due now, and let expire what is too late; return how many."""
         with self._changed:
