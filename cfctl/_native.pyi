@@ -404,7 +404,7 @@ class Hlc:
     """A hybrid logical clock of a node; counted in the segment (kind "hlc"). Thread-safe.
 
     A stamp is Unix ns with a counter in its low four bits. `now_ns` stands for the wall clock where a
-    test or a simulation brings its own.
+    test or a simulation brings its own. Numbers out of their range raise InputError, which names it.
     """
 
     def __new__(cls, node: int, max_offset_ns: int = ...) -> Hlc: ...
