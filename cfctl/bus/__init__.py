@@ -24,6 +24,7 @@ from cfctl.bus.bus import Bus, BusHealth, BusStats, Publisher, PublisherStats, S
 from cfctl.bus.config import BusConfig, Wait
 from cfctl.bus.dispatcher import TemporalMetrics
 from cfctl.bus.packet import Packet
+from cfctl.bus.requests import Request, Requester, Server
 from cfctl.bus.subscription import Message, Subscription
 from cfctl.errors import BusTimeout, LimitError, ResourceExhausted, SubscriptionNotFound, TemporalViolation
 from cfctl.temporal.deadlines import DependencyTimeout, Expiry
@@ -43,7 +44,10 @@ __all__ = [
     "Publisher",
     "PublisherStats",
     "QuantumOffset",
+    "Request",
+    "Requester",
     "ResourceExhausted",
+    "Server",
     "Subscription",
     "SubscriptionNotFound",
     "SubscriptionStats",

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Self
 from cfctl import _native
 from cfctl.bus import names
 from cfctl.bus.config import BusConfig
-from cfctl.bus.dispatcher import Dispatcher, TemporalMetrics
+from cfctl.bus.dispatcher import CLOSE_TIMEOUT_S, Dispatcher, TemporalMetrics
 from cfctl.bus.failures import endpoint_error, publisher_error, subscription_error
-from cfctl.bus.packet import MAX_PRIORITY, Packet, ticket_id
+from cfctl.bus.packet import MAX_PRIORITY, Packet, checked, checked_deadline, ticket_id
+from cfctl.bus.requests import Requester, Server
 from cfctl.bus.subscription import Subscription
 from cfctl.errors import BusTimeout, InputError, StateError, SubscriptionNotFound
 from cfctl.segment.process import open_segment
@@ -133,10 +134,13 @@ class Bus:
         self._base = int.from_bytes(os.urandom(4)) << 32
         self._ids = itertools.count(1)
         self._tickets = itertools.count(1)
+        self._requesters: dict[str, Requester] = {}
         self._overruns = 0
         self._dispatcher = Dispatcher(
-            self.config, self._clock, f"bus {self._base >> 32:08x}", self._watermarks
+            self.config, self._clock, f"bus {self._base >> 32:08x}", self._watermarks, self._joined
         )
+        # Of packets that were accepted for later, those that were not sent when the bus was closed.
+        self.unsent = 0
         self._closed = False
         self._pid = os.getpid()
         _open_buses.add(self)
@@ -245,6 +249,25 @@ class Bus:
             raise _not_found(subscription_id)
         return found
 
+    def requester(self, topic: str) -> Requester:
+        """Return who asks the servers of a topic: its `request(data, timeout_s)` returns the reply."""
+        return Requester(self, topic, self._base | next(self._ids))
+
+    def request(self, topic: str, data: Buffer, timeout_s: float | None = 1.0) -> bytes:
+        """Return the reply of a topic's servers; by a requester that is made with the first request on the topic."""
+        with self._lock:
+            found = self._requesters.get(topic)
+        if found is None:
+            found = self._requesters.setdefault(topic, self.requester(topic))
+        return found.request(data, timeout_s)
+
+    def serve(self, topic: str, *, redeliver: bool = False) -> Server:
+        """Return the requests on a topic, to iterate over and reply to; each comes to one of its servers.
+
+        With `redeliver` one that a server had not finished when it died comes to another server.
+        """
+        return Server(self, topic, redeliver=redeliver)
+
     def stats(self) -> BusStats:
         """Return what passed through, by publisher and subscription."""
         publishers = [
@@ -273,23 +296,32 @@ class Bus:
         attached = not self._closed and all(s.unjoined == 0 for s in stats.subscriptions)
         # A dead reader is found when the ring is full; until then it is one.
         alive = all(p.readers > 0 or p.orphaned == 0 for p in stats.publishers)
-        healthy = calibrated and attached and alive and overruns == 0
+        healthy = calibrated and attached and alive and overruns == 0 and self._dispatcher.alive
         return BusHealth(healthy, calibrated, attached, alive, overruns)
 
-    def close(self) -> None:
-        """End all publishers and subscriptions; idempotent. Messages on the rings can still be received."""
+    def flush(self, timeout_s: float = CLOSE_TIMEOUT_S) -> int:
+        """Wait until all packets that were accepted for later have left; return how many have not in time."""
+        return self._dispatcher.flush(timeout_s)
+
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> int:
+        """Send what was accepted for later, then end all publishers and subscriptions; idempotent.
+
+        Returns how many packets could not be sent in the time, which `unsent` keeps: their rings were full, or
+        their deadlines passed. Messages on the rings can still be received.
+        """
         if self._pid != os.getpid():
             # A forked child's copy: what it holds is its parent's, and a lock may be held for ever.
-            return
+            return 0
+        self.unsent += self._dispatcher.close(timeout_s)
         with self._lock:
             self._closed = True
-        self._dispatcher.close()
         for subscription in list(self._subscriptions.values()):
             subscription.unsubscribe()
         self._subscriptions.clear()
         for ring in self._publishers.values():
             ring.close()
         self._publishers.clear()
+        return self.unsent
 
     def _take_part(self) -> _native.BusParticipant:
         try:
@@ -309,8 +341,8 @@ class Bus:
 
     def _make(self, lane: _Lane) -> Publisher:
         topic, priority, scheduled = lane
-        if not 0 <= priority <= MAX_PRIORITY:
-            raise InputError(f"Priority {priority} cannot be used.", "A priority is 0 to 255.")
+        if not isinstance(priority, int) or not 0 <= priority <= MAX_PRIORITY:
+            raise InputError(f"Priority {priority!r} cannot be used.", "A priority is 0 to 255.")
         config = self.config
         try:
             ring = Publisher(
@@ -321,6 +353,12 @@ class Bus:
             raise publisher_error(error, topic, config) from error
         self._publishers[lane] = ring
         return ring
+
+    def _private_publisher(self, topic: str) -> Publisher:
+        return self._lane(topic, 0, scheduled=False)
+
+    def _private_subscription(self, topic: str, group: str | None, *, redeliver: bool = False) -> Subscription:
+        return self._open(names.Plan((topic,), group=group), _REDELIVER * redeliver)
 
     def _open(self, plan: names.Plan, flags: int, *, held: bool = True) -> Subscription:
         self._require_open()
@@ -360,7 +398,11 @@ class Bus:
             time.sleep(_LOOK_S)
 
     def _schedule(self, packet: Packet, deadline_unix_ns: int | None) -> int:
+        self._require_open()
         ring = self._lane(names.public(packet.topic), packet.priority, scheduled=True)
+        packet = checked(packet, ring.max_payload)
+        if deadline_unix_ns is not None:
+            deadline_unix_ns = checked_deadline(deadline_unix_ns, self._clock.now_ns())
         message_id = ticket_id(ring.number, next(self._tickets))
         offset = packet.offset if self._optimized else None
         slot_ns = 0
@@ -374,6 +416,9 @@ class Bus:
         for subscription in list(self._subscriptions.values()):
             marks |= subscription.watermarks()
         return marks
+
+    def _joined(self) -> set[int]:
+        return {number for each in list(self._subscriptions.values()) for number in each.publisher_numbers()}
 
     def _release_for(self, subscription_id: int) -> Any:
         def release(message: Message) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cfctl import _native
-from cfctl.bus.held import HeldMessages, Joined, Received, Watermarks
+from cfctl.bus.held import HeldMessages, Joined, Received, Watermarks, received_at_once
 from cfctl.bus.packet import Packet, decode, split_id, ticket_id
 from cfctl.bus.scheduled import Publish, ScheduledPackets, scheduled
 from cfctl.bus.temporal_metrics import DispatcherThread, TemporalMetrics
@@ -135,16 +135,17 @@ class Dispatcher:
                 self._changed.notify_all()
             return message
 
-    def hand_out(self, raw: _native.Message, release: Callable[[Message], object]) -> Message | None:
-        """Return a received message at once, whatever it depends on; None when it is damaged."""
+    def hand_out(self, raw: _native.Message, release: Callable[[Message], object]) -> Message | None:  # noqa: ARG002
+        """Return a received message at once, whatever it depends on; None when it is damaged, which is counted."""
+        self._require_own_process()
         decoded = decode(raw.payload)
-        if decoded is None:
+        with self._changed:
+            now_ns = self._clock.now_ns()
+            if decoded is not None:
+                return received_at_once(raw, *decoded, now_ns)
+            self._damaged += 1
+            self._store(now_ns)
             return None
-        extension, payload = decoded
-        message_id = ticket_id(split_id(raw.id)[0], extension.ticket)
-        deadline_ns = extension.deadline_unix_ns
-        late = deadline_ns is not None and self._clock.now_ns() > deadline_ns
-        return extended_message(raw, extension, payload, message_id, late, frozenset())
 
     def process(self) -> int:
         """Publish and deliver what is due now, and let expire what is too late; return how many."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from cfctl.bus.packet import Extension, is_ticket, join_id, split_id
+from cfctl.bus.packet import Extension, is_ticket, join_id, split_id, ticket_id
 from cfctl.bus.subscription import Message, extended_message
 from cfctl.temporal.causality import CausalityCounts
 from cfctl.temporal.deadlines import Message as Queued
@@ -50,6 +50,14 @@ class _Stranger:
 
     since_ns: int
     keys: set[MessageId] = field(default_factory=set)
+
+
+def received_at_once(raw: _native.Message, extension: Extension, payload: bytes, now_ns: int) -> Message:
+    """Return a message as it came, whatever it depends on."""
+    deadline_ns = extension.deadline_unix_ns
+    message_id = ticket_id(split_id(raw.id)[0], extension.ticket)
+    late = deadline_ns is not None and now_ns > deadline_ns
+    return extended_message(raw, extension, payload, message_id, late, frozenset())
 
 
 class HeldMessages:

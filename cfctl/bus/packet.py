@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
+from cfctl.bus import names
 from cfctl.errors import InputError
 from cfctl.temporal.stagger import QuantumOffset
 
@@ -19,7 +20,6 @@ _EXTENSION: Final = struct.Struct("<QQHB5x")
 _ID_BYTES: Final = 8
 MAX_DEPENDENCIES: Final = 1000
 MAX_PRIORITY: Final = 255
-MAX_TOPIC_BYTES: Final = 1024
 _HIGHEST: Final = (1 << 64) - 1
 # How many ns a unit has that a moment may have been given in by mistake.
 _UNITS: Final = (("seconds", 10**9), ("milliseconds", 10**6), ("microseconds", 10**3))
@@ -70,7 +70,7 @@ def checked(packet: Packet, max_payload_bytes: int) -> Packet:
     `max_payload_bytes`: of the ring, which the extension of a packet for the dispatcher shares. Bytes are
     not copied. Raises InputError for a topic, payload, priority, dependency or offset that cannot be sent.
     """
-    topic_bytes(packet.topic)
+    names.public(packet.topic)
     data = _payload(packet.data)
     _require_int("Priority", packet.priority, MAX_PRIORITY)
     dependencies = _checked_dependencies(packet.dependencies)
@@ -96,23 +96,6 @@ def require_size(size_bytes: int, payload_bytes: int, max_bytes: int) -> None:
             f"It takes {size_bytes} bytes of the ring, which accepts {max_bytes} for one message.",
             f"{larger}end it in parts.",
         )
-
-
-def topic_bytes(topic: str) -> bytes:
-    """Return a topic as it stands on the rings; raises InputError unless it is 1 to 1024 bytes of UTF-8."""
-    if not isinstance(topic, str):
-        raise InputError(
-            f"The topic {topic!r:.60} cannot be used.", f"It is of type {type(topic).__name__}, not str."
-        )
-    try:
-        name = topic.encode()
-    except UnicodeEncodeError as error:
-        raise InputError("The topic cannot be used.", f"It is not Unicode text: {error.reason}.") from error
-    if not 1 <= len(name) <= MAX_TOPIC_BYTES:
-        raise InputError(
-            "The topic cannot be used.", f"It has {len(name)} bytes of UTF-8; a topic has 1 to 1024."
-        )
-    return name
 
 
 def checked_deadline(deadline_unix_ns: int, now_ns: int) -> int:

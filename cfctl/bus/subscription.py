@@ -145,6 +145,13 @@ class Subscription(_native.RingSubscription):
         except SubscriptionNotFound:
             return {}
 
+    def publisher_numbers(self) -> list[int]:
+        """Return the numbers of the publishers whose rings it reads; [] when it has ended."""
+        try:
+            return self._numbers()
+        except SubscriptionNotFound:
+            return []
+
     async def _await(self, take: Callable[[], Any], timeout_s: float | None) -> Any:
         end = None if timeout_s is None else time.monotonic() + timeout_s
         loop = asyncio.get_running_loop()

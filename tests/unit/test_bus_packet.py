@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cfctl.bus import names
 from cfctl.bus.packet import (
     MAX_DEPENDENCIES,
     Extension,
@@ -17,7 +18,6 @@ from cfctl.bus.packet import (
     checked_deadline,
     decode,
     encode,
-    topic_bytes,
 )
 from cfctl.errors import InputError
 from cfctl.temporal import QuantumOffset
@@ -72,7 +72,7 @@ def test_the_extension_and_the_dependencies_count_against_the_ring() -> None:
 
 @pytest.mark.parametrize("topic", ["", "x" * 1025, "\ud800", None, 5, b"t"])
 def test_a_topic_that_is_not_1_to_1024_bytes_of_text_is_refused(topic: Any) -> None:
-    for call in (lambda: topic_bytes(topic), lambda: checked(Packet(topic, b"x"), ROOM)):
+    for call in (lambda: names.public(topic), lambda: checked(Packet(topic, b"x"), ROOM)):
         with pytest.raises(InputError, match="topic"):
             call()
 

@@ -49,7 +49,7 @@ void cf_bus_account(struct subscription_object *self, const struct cf_ring_messa
         if (cf_likely(shard != NULL))
             cf_bus_received_add(shard, each->length, each->tick, tick);
     }
-    cf_bus_merge_stamp(latest->hlc, latest->publisher, tick, &self->trusted_until);
+    cf_bus_merge_stamp(latest->hlc, latest->publisher, tick, &self->looked_tick);
     if (cf_unlikely(shard == NULL))
         return;
     if (cf_unlikely(self->high_water > cf_load_relaxed(&shard->high_water)))

@@ -232,15 +232,30 @@ static PyObject *subscription_watermarks(PyObject *object, PyObject *unused) {
     PyObject *marks = cf_bus_is_open(self) ? PyDict_New() : NULL;
     for (uint32_t i = 0; marks && i < self->subscription.readers.count; i++) {
         const struct cf_ring_reader *reader = cf_subscription_reader(&self->subscription, i);
-        uint64_t taken = reader->scheduled ? 0 : cf_ring_next(reader);
+        if (reader->scheduled)
+            continue;
         PyObject *key = PyLong_FromUnsignedLong(reader->publisher);
-        PyObject *value = PyLong_FromUnsignedLongLong(taken);
+        PyObject *value = PyLong_FromUnsignedLongLong(cf_ring_next(reader));
         if (!key || !value || PyDict_SetItem(marks, key, value) < 0)
             Py_CLEAR(marks);
         Py_XDECREF(key);
         Py_XDECREF(value);
     }
     return marks;
+}
+
+static PyObject *subscription_numbers(PyObject *object, PyObject *unused) {
+    (void)unused;
+    struct subscription_object *self = (struct subscription_object *)object;
+    PyObject *numbers = cf_bus_is_open(self) ? PyList_New(0) : NULL;
+    for (uint32_t i = 0; numbers && i < self->subscription.readers.count; i++) {
+        uint32_t number = cf_subscription_reader(&self->subscription, i)->publisher;
+        PyObject *item = PyLong_FromUnsignedLong(number);
+        if (!item || PyList_Append(numbers, item) < 0)
+            Py_CLEAR(numbers);
+        Py_XDECREF(item);
+    }
+    return numbers;
 }
 
 /* How many of the rings are still published on; joins those that came. */
@@ -280,6 +295,7 @@ static PyMethodDef subscription_methods[] = {
     {"done", subscription_done, METH_NOARGS,
      "done($self)\n--\n\nSay that what this member of a group received last is finished."},
     {"_publishers", subscription_publishers, METH_NOARGS, "Return how many rings are published on."},
+    {"_numbers", subscription_numbers, METH_NOARGS, "Return the publishers' numbers."},
     {"_watermarks", subscription_watermarks, METH_NOARGS, "Return the last number per publisher."},
     {"counts", subscription_counts, METH_NOARGS,
      "counts($self)\n--\n\nReturn copies = delivered + dropped + pending, and more."},
