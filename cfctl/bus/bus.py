@@ -357,7 +357,9 @@ class Bus:
     def _private_publisher(self, topic: str) -> Publisher:
         return self._lane(topic, 0, scheduled=False)
 
-    def _private_subscription(self, topic: str, group: str | None, *, redeliver: bool = False) -> Subscription:
+    def _private_subscription(
+        self, topic: str, group: str | None, *, redeliver: bool = False
+    ) -> Subscription:
         return self._open(names.Plan((topic,), group=group), _REDELIVER * redeliver)
 
     def _open(self, plan: names.Plan, flags: int, *, held: bool = True) -> Subscription:
@@ -376,7 +378,7 @@ class Bus:
             raise subscription_error(error, name, config, is_pattern=is_pattern) from error
         subscription.id = subscription_id
         subscription.topics = plan.topics or (plan.pattern or "",)
-        subscription._ended = self._forget  # noqa: SLF001 - the bus makes it
+        subscription._ended = self._forget
         self._subscriptions[subscription_id] = subscription
         self._dispatcher.count_subscriptions(made=1)
         weakref.finalize(subscription, self._dispatcher.count_subscriptions, ended=1)
@@ -387,7 +389,7 @@ class Bus:
 
     def _await_publishers(self, subscription: Subscription, wanted: int, timeout_s: float | None) -> None:
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        while (found := subscription._publishers()) < wanted:  # noqa: SLF001
+        while (found := subscription._publishers()) < wanted:
             if end is not None and time.monotonic() >= end:
                 subscription.unsubscribe()
                 raise BusTimeout(
@@ -424,14 +426,16 @@ class Bus:
         def release(message: Message) -> None:
             found = self._subscriptions.get(subscription_id)
             if found is not None:
-                found._release(message)  # noqa: SLF001
+                found._release(message)
 
         return release
 
     def _require_open(self) -> None:
         if self._pid != os.getpid():
             raise StateError(
-                "The bus cannot be used.", "It is the parent's of this forked child.", "Make a Bus of its own."
+                "The bus cannot be used.",
+                "It is the parent's of this forked child.",
+                "Make a Bus of its own.",
             )
         if self._closed:
             raise StateError("The bus is closed.", "close() was called.", "Make another.")
