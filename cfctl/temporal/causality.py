@@ -88,8 +88,7 @@ class CausalityMonitor:
             self._forgotten[publisher] = max(sequence, self._forgotten.get(publisher, -1))
 
 
-@dataclass(frozen=True, slots=True)
-class TraceEvent:
+class TraceEvent(NamedTuple):
     """An event of a trace: a process sent or received a message, and the stamp its clock gave then.
 
     Events of one process stand in its own order; the order between processes does not matter.
@@ -171,7 +170,7 @@ class _Clock:
 
     def merge(self, sending: _Sending, own: int) -> None:
         """Take in the past of a sending; `own` is the process whose place is counted elsewhere, -1 for none."""
-        sender, count = sending.process, sending.count
+        sender, count = sending.process, sending.position
         if sender == own or self.counts.get(sender, 0) >= count:
             return
         if self.is_shared:
@@ -212,7 +211,7 @@ class _Process:
 
 class _Sending(NamedTuple):
     process: int
-    count: int
+    position: int
     past: dict[int, int]
     version: int
     hlc: int
@@ -358,7 +357,7 @@ class _Verifier:
         last = process.last_sequence.get(publisher, -1)
         if sequence <= last:
             self._note("fifo", number, f"received after sequence {last} of the same publisher")
-        elif sending is not None and process.seen.counts.get(sending.process, 0) >= sending.count:
+        elif sending is not None and process.seen.counts.get(sending.process, 0) >= sending.position:
             self._note("causal_order", number, "received after a message that it happened before")
         process.last_sequence[publisher] = max(last, sequence)
         process.received.add(event.message)

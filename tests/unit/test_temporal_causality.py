@@ -13,9 +13,7 @@ from cfctl.records import to_json
 from cfctl.temporal import CausalityMonitor, TraceEvent, verify
 
 
-def send(
-    process: int, sequence: int, hlc: int, dependencies: tuple[tuple[int, int], ...] = ()
-) -> TraceEvent:
+def send(process: int, sequence: int, hlc: int, dependencies: tuple[tuple[int, int], ...] = ()) -> TraceEvent:
     return TraceEvent("send", process, (process, sequence), hlc, dependencies)
 
 
@@ -196,9 +194,7 @@ def test_the_vector_clocks_agree_with_the_definition_of_happened_before(
     report, before = verify(events), happened_before(events)
     assert report.concurrent_pairs == length * (length - 1) // 2 - len(before)
     # Stamps are in order along every pair exactly when they are along the direct ones.
-    assert (report.counts["hlc_order"] > 0) == any(
-        events[a].hlc >= events[b].hlc for a, b in before
-    )
+    assert (report.counts["hlc_order"] > 0) == any(events[a].hlc >= events[b].hlc for a, b in before)
     sends = {event.message: number for number, event in enumerate(events) if event.kind == "send"}
     broken = 0
     for process in range(processes):
