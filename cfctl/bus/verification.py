@@ -191,6 +191,8 @@ class _Process:
     index: int
     last_sequence: int | None = None
     last_tick: int = 0
+    # What does not contradict the header, the end line and the ring's line: a topic, and whether by ticket.
+    agreed: tuple[str, bool] | None = None
     # Of a ring without tickets: the sequences of its messages and their places in the trace.
     sequences: list[int] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
@@ -254,27 +256,28 @@ class _Lines:
         if not ticket:
             process.sequences.append(sequence)
             process.places.append(place)
-        self._compare(message, publisher, None if ticket else number)
-
-    def _compare(self, message: TracedMessage, publisher: int, number: int | None) -> None:
-        """Compare a message with its ring's line; `number` is the sequence in its id, None for a ticket."""
-        if number is not None and number != message.sequence:
-            self.notes.add("contradiction", message, f"its id says sequence {number}, not {message.sequence}")
+            if number != sequence:
+                self.notes.add("contradiction", message, f"its id says sequence {number}, not {sequence}")
         if message.payload_bytes is not None and message.payload_bytes != message.bytes:
-            self.notes.add(
-                "contradiction",
-                message,
-                f"its payload has {message.payload_bytes} bytes, and bytes is {message.bytes}",
-            )
-        if self._topics and message.topic not in self._topics:
-            self.notes.add("contradiction", message, "its topic is not among those of the header")
-        if self._end_topics is not None and message.topic not in self._end_topics:
-            self.notes.add("contradiction", message, "its topic is not among those of the end line")
-        if message.ring:
-            ring = self.trace.rings.get(message.ring)
-            text = _against_ring(message, publisher, number is None, ring)
-            if text is not None:
+            text = f"its payload has {message.payload_bytes} bytes, and bytes is {message.bytes}"
+            self.notes.add("contradiction", message, text)
+        if process.agreed != (message.topic, ticket):
+            contradictions = list(self._against_others(message, publisher, ticket))
+            for text in contradictions:
                 self.notes.add("contradiction", message, text)
+            if not contradictions:
+                process.agreed = message.topic, ticket
+
+    def _against_others(self, message: TracedMessage, publisher: int, is_ticket: bool) -> Iterator[str]:
+        """Yield how a message contradicts the header, the end line and its ring's line."""
+        if self._topics and message.topic not in self._topics:
+            yield "its topic is not among those of the header"
+        if self._end_topics is not None and message.topic not in self._end_topics:
+            yield "its topic is not among those of the end line"
+        if message.ring:
+            text = _against_ring(message, publisher, is_ticket, self.trace.rings.get(message.ring))
+            if text is not None:
+                yield text
 
 
 def _against_ring(

@@ -241,7 +241,10 @@ class _Verifier:
             process.waiting.append(number)
             if event.kind == "send":
                 self.senders.setdefault(event.message, process)
-            for cause in _causes(event):
+                causes = event.dependencies
+            else:
+                causes = (event.message,)
+            for cause in causes:
                 self.needed[cause] = self.needed.get(cause, 0) + 1
 
     def run(self) -> CausalityReport:
@@ -291,13 +294,15 @@ class _Verifier:
         while process.waiting:
             number = process.waiting[0]
             event = self.events[number]
-            if not self._merge_causes(process, event):
+            is_sending = event.kind == "send"
+            # Most sendings depend on nothing.
+            if (event.dependencies or not is_sending) and not self._merge_causes(process, event):
                 return
             process.waiting.popleft()
             self._step(process, number)
             process.causes, process.cause_hlc, process.arrival = 0, -1, None
-            if event.kind == "send":
-                yield from self.blocked.pop(event.message, ())
+            if is_sending and event.message in self.blocked:
+                yield from self.blocked.pop(event.message)
 
     def _merge_causes(self, process: _Process, event: TraceEvent) -> bool:
         """Merge the causes of an event that were sent; False when the process has to wait for one."""

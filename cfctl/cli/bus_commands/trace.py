@@ -42,19 +42,19 @@ def record(
     payload: Annotated[bool, typer.Option("--payload", help="Record payloads too, as base64.")] = False,
     lossless: Annotated[
         bool,
-        typer.Option("--lossless", help="Make publishers wait for the recording, so that it loses nothing."),
+        typer.Option("--lossless", help="Make publishers wait for the recorder, so that it loses nothing."),
     ] = False,
 ) -> None:
     """Record the messages of topics: ids, senders, stamps, dependencies and ticks; payloads only on request.
 
-    The trace is a file of JSON lines, one per message, in the order in which they were taken from
-    their rings. Recording stops at --duration or --max-messages, whichever comes first. An interrupt
-    also completes the trace. If the recording is killed, the last line is missing, and cfctl bus
-    verify reports that.
+    The trace is a file of JSON lines, one per message, in the order in which the recorder took them
+    from their rings. Recording stops at --duration or --max-messages, whichever comes first, and an
+    interrupt also completes the trace. A killed recording leaves a trace without its last line, and
+    cfctl bus verify says so.
 
-    Publishers do not wait for a recording: if it is too slow, it loses messages and counts them.
-    With --lossless publishers wait for it as for any subscriber, which may change what you record:
-    messages that full rings rejected meanwhile are counted.
+    Publishers do not wait for the recorder: if it is too slow it loses messages, and counts them. With
+    --lossless they wait for it as for any subscriber. That can change what you record, so the
+    messages that full rings rejected during the recording are reported.
 
     Exit status: 3 if no message arrived.
     """
@@ -88,19 +88,17 @@ def _summarize(recorded: Recorded, output: str) -> None:
     if recorded.is_full:
         message("cfctl: the trace is full; for a longer one, raise --max-messages")
     if recorded.damaged:
-        message(f"cfctl: {_counted(recorded.damaged, 'message')} could not be read, and counted as dropped")
+        message(f"cfctl: {_counted(recorded.damaged, 'message')} could not be read (counted as dropped)")
     if recorded.dropped:
         lost = _counted(recorded.dropped, "message")
         advice = (
-            ""
-            if recorded.rejected is not None
-            else "; to lose nothing, and slow publishers down, use --lossless"
+            "" if recorded.rejected is not None else "; --lossless avoids that, and makes publishers wait"
         )
-        message(f"cfctl: {lost} dropped before they could be recorded{advice}")
+        message(f"cfctl: {lost} lost before they could be recorded{advice}")
     if recorded.rejected:
         lost = _counted(recorded.rejected, "message")
         message(
-            f"cfctl: full rings rejected {lost} while this was recorded; without --lossless publishers do not wait for it"
+            f"cfctl: full rings rejected {lost} during the recording; without --lossless publishers do not wait for the recorder"
         )
 
 
@@ -124,17 +122,18 @@ def verify(
 ) -> None:
     """Verify the order and causality of a recorded trace.
 
-    Violations: a message out of its ring's order, or twice; received or published before its time: a
-    receipt before its sending, an effect before a message it depends on, by the tick counter; a
-    dependency on itself, or a circle of dependencies; a hybrid clock stamp that is not above those of
-    its ring's earlier messages and of its causes; and values of the trace that contradict each other.
+    These are violations: a message out of order in its ring, or twice; a message received before it
+    was published, or published before a message it depends on, by the tick counter; a message that
+    depends on itself, or messages that depend on each other in a circle; a hybrid clock stamp that is
+    not above the stamps of the message's causes and of earlier messages on its ring; and values of the
+    trace that contradict each other.
 
-    Vector clocks, one place per ring, count the pairs of messages that are concurrent. The order in
-    which the recorder took messages from different rings is not judged, nor are deadlines, nor
-    dependencies on messages outside the trace, which are counted.
+    Vector clocks with one place per ring count the pairs of concurrent messages. The order in which
+    the recorder took messages from different rings is its own and is not judged. Dependencies on
+    messages outside the trace are counted. Deadlines are not judged.
 
-    Exit status: 1 for a violation, 2 for a file that is not a trace, 3 if there is no violation but
-    the trace is empty or cut off, or lost messages.
+    Exit status: 1 for a violation; 2 for a file that is not a trace; 3 if no violation was found but
+    the trace is empty, cut off, or lost messages.
     """
     from pathlib import Path
 
