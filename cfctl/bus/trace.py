@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from cfctl.bus.bus import Bus
 from cfctl.bus.config import BusConfig, Wait
+from cfctl.bus.names import PRIVATE
 from cfctl.bus.packet import Extension, decode, split_id, ticket_id
 from cfctl.bus.rings import Ring, list_rings
 from cfctl.bus.trace_file import SCHEMA, VERSION, trace_line
@@ -65,24 +66,24 @@ class Source(Protocol):
 
 
 class _RingSource:
-    """A subscription without the hands of its bus's dispatcher, which would hold messages back and reorder them."""
+    """A subscription as it lies on the rings: Bus.subscribe gives no message's place on its ring."""
 
     def __init__(self, subscription: Subscription) -> None:
         self._subscription = subscription
-        self.take: Callable[[], _native.Message | None] = subscription._ring.try_recv_message
+        self.take: Callable[[], _native.Message | None] = subscription._try_recv_message
         self.counts = subscription.counts
 
 
 def subscribe(bus: Bus, topic: str, lossless: bool) -> Source:
     """Return the messages of a topic; publishers wait for them only when `lossless`."""
-    # The one place that knows how a bus gives messages as they lie on the ring: Bus.subscribe has no
-    # word for it, so what would hold them gives them back.
-    bus._dispatcher.hold = lambda raw, release: raw  # type: ignore[method-assign,assignment,return-value]  # noqa: ARG005
-    return _RingSource(bus.subscribe(topic) if lossless else bus.subscribe(topic, lossy=True))
+    # Message has no sequence, so what would make one hands out what the ring gave: the one place that
+    # knows how a bus does that.
+    bus._dispatcher.hand_out = lambda raw, release: raw  # type: ignore[method-assign,assignment,return-value]  # noqa: ARG005
+    return _RingSource(bus.subscribe(topic, lossy=not lossless, held=False))
 
 
 class Recorder:
-    """Subscribes to topics, or to all that there are and come, and writes what it takes as lines.
+    """Subscribes to topics, or to all that there are and come but requests and replies, and writes what it takes.
 
     Publishers do not wait for it: what they overwrite before it is taken is counted. When `lossless`, they
     wait for it as for any subscription, and what their full rings refuse meanwhile is counted.
@@ -171,7 +172,8 @@ class Recorder:
         began_ns = time.monotonic_ns()
         topics = self._topics
         if not topics:
-            topics = tuple({ring.topic for ring in self._rings.look() if ring.live})
+            live = {ring.topic for ring in self._rings.look() if ring.live}
+            topics = tuple(topic for topic in live if not topic.startswith(PRIVATE))
         for topic in topics:
             if topic not in self._sources:
                 self._sources[topic] = self._subscribe_to(bus, topic, self._lossless)
@@ -222,7 +224,7 @@ class _Place(NamedTuple):
 
 
 class _Rings:
-    """The rings of a directory, by the topic and publisher number that a message tells."""
+    """The rings of a directory, by the topic and publisher number of a message."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

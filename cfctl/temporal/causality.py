@@ -48,7 +48,7 @@ class CausalityCounts:
 class CausalityMonitor:
     """The three counters of one subscriber; remembers the stamps of the last 4096 deliveries.
 
-    `received` is told each message as it leaves the ring, `delivered` as the program gets it: the
+    Call `received` for each message as it leaves the ring, `delivered` as the program gets it: the
     temporal queue may change the order in between. Not for several threads at once.
     """
 

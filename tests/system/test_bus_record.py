@@ -100,7 +100,7 @@ def test_an_effect_that_waits_for_its_cause_is_recorded_at_its_place_on_the_ring
     assert (found.verdict, found.outside) == (Verdict.PASS, 1)
 
 
-def test_what_publishers_rejected_because_they_waited_for_the_recording_is_told(
+def test_what_publishers_rejected_because_they_waited_for_the_recording_is_reported(
     config: BusConfig, tmp_path: Path
 ) -> None:
     with Bus(config) as bus:

@@ -14,7 +14,6 @@ import pytest
 from cfctl.bus import Bus
 from cfctl.bus import trace as recording
 from cfctl.bus.packet import Extension, encode, join_id, ticket_id
-from cfctl.bus.rings import Ring
 from cfctl.bus.trace import Limits, Recorded, Recorder
 from cfctl.bus.verification import verify_trace
 from cfctl.records import Verdict
@@ -125,7 +124,7 @@ def test_a_bus_is_asked_for_a_lossy_subscription_exactly_when_nobody_shall_wait(
 
     def subscribe(bus: Bus, topic: str, **options: Any) -> Any:
         asked.append(options)
-        return plain(bus, topic)
+        return plain(bus, topic, **options)
 
     monkeypatch.setattr(Bus, "subscribe", subscribe)
     with Bus() as bus:
@@ -133,26 +132,31 @@ def test_a_bus_is_asked_for_a_lossy_subscription_exactly_when_nobody_shall_wait(
             source = recording.subscribe(bus, "t", lossless)
             assert source.take() is None
             assert source.counts()["dropped"] == 0
-    assert [options.get("lossy", False) for options in asked] == [True, False]
+    assert asked == [{"lossy": True, "held": False}, {"lossy": False, "held": False}]
 
 
-def ring(number: int, topic: str, rejected: int, opened: int = 1) -> Ring:
-    return Ring(
-        path=Path("/r"), ring_id=number, topic=topic, publisher=number, priority=0, scheduled=False, overwrite=False,
-        capacity=16, slot_bytes=64, arena_bytes=0, size_bytes=0, written_unix_ns=0, pid=1, pid_namespace=0, boot_id="",
-        tick_source=0, opened_unix_ns=opened, live=True, closed=False, published=0, rejected=rejected, orphaned=0,
-        readers=(),
-    )  # fmt: skip
+@dataclass
+class FoundRing:
+    """What the recorder reads of a ring file."""
+
+    ring_id: int
+    topic: str
+    rejected: int = 0
+    opened_unix_ns: int = 1
+    publisher: int = 1
+    pid: int = 9
+    scheduled: bool = False
+    live: bool = True
 
 
-def test_what_was_rejected_while_publishers_waited_for_a_recording_is_told(
+def test_what_was_rejected_while_publishers_waited_for_a_recording_is_reported(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = [
-        (ring(1, "t", 5), ring(2, "t", 100), ring(3, "other", 0)),
+        (FoundRing(1, "t", 5), FoundRing(2, "t", 100), FoundRing(3, "other", 0)),
         # The first rejected 7 and is gone afterwards, one came that rejected 4, another topic's 50.
-        (ring(1, "t", 12), ring(2, "t", 100), ring(4, "t", 4), ring(3, "other", 50)),
-        (ring(2, "t", 101), ring(4, "t", 6), ring(3, "other", 60)),
+        (FoundRing(1, "t", 12), FoundRing(2, "t", 100), FoundRing(4, "t", 4), FoundRing(3, "other", 50)),
+        (FoundRing(2, "t", 101), FoundRing(4, "t", 6), FoundRing(3, "other", 60)),
     ]
     monkeypatch.setattr(recording, "list_rings", lambda _: (looks.pop(0) if len(looks) > 1 else looks[0], ()))
     monkeypatch.setattr(recording, "_LOOK_NS", 0)
@@ -166,11 +170,10 @@ def test_what_was_rejected_while_publishers_waited_for_a_recording_is_told(
 def test_a_number_that_comes_again_is_another_ring(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def rings() -> Iterator[tuple[Ring, ...]]:
-        old, new = ring(1, "t", 0), ring(1, "t", 0, opened=2)
-        yield (old,)
+    def rings() -> Iterator[tuple[FoundRing, ...]]:
+        yield (FoundRing(1, "t"),)
         while True:
-            yield (Ring(**{name: getattr(new, name) for name in Ring.__slots__} | {"ring_id": 99}),)
+            yield (FoundRing(99, "t", opened_unix_ns=2),)
 
     looks = rings()
     monkeypatch.setattr(recording, "list_rings", lambda _: (next(looks), ()))
@@ -179,3 +182,14 @@ def test_a_number_that_comes_again_is_another_ring(
     assert [line["ring"] for line in lines if "of_topic" in line] == [f"{1:016x}", f"{99:016x}"]
     assert [line["ring"] for line in lines if "id" in line] == [f"{1:016x}"] * 2 + [f"{99:016x}"] * 2
     assert verify_trace(tmp_path / "trace").verdict is Verdict.PASS
+
+
+def test_all_topics_are_those_that_publish_but_for_requests_and_replies(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rings = (FoundRing(1, "b"), FoundRing(2, "a"), FoundRing(3, "rpc:a"), FoundRing(4, "ended", live=False))
+    monkeypatch.setattr(recording, "list_rings", lambda _: (rings, ()))
+    recorder = Recorder(directory, (), subscribe=lambda *_: Lossy(iter(())))
+    with (tmp_path / "trace").open("w") as file:
+        found = recorder.record(file.write, Limits(1, None), lambda: True)
+    assert found.topics == ("a", "b")

@@ -29,7 +29,7 @@ def record(
         list[str] | None,
         typer.Argument(
             metavar="[TOPIC]...",
-            help="Record these topics; by default all, including those that appear later.",
+            help="Record these topics; by default all, later ones included, except requests and replies.",
             autocompletion=complete_topics,
         ),
     ] = None,
