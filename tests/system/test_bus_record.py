@@ -122,6 +122,35 @@ def test_what_publishers_rejected_because_they_waited_for_the_recording_is_repor
     assert (found.verdict, found.rejected) == (Verdict.PASS, refused)
 
 
+def test_a_recording_that_is_too_slow_disturbs_nobody_and_counts_all_that_it_lost(
+    config: BusConfig, tmp_path: Path
+) -> None:
+    """The ring holds 256 messages, and 2000 are published between two of the recorder's looks."""
+    with Bus(config) as bus:
+        publisher = bus.publisher("topic")
+        path = tmp_path / "trace"
+        looks = 0
+
+        def publish_at_first() -> bool:
+            """The recorder takes one message a look: after 400 all that the ring still held are taken."""
+            nonlocal looks
+            if not looks:
+                for _ in range(2000):
+                    publisher.try_publish(b"x")
+            looks += 1
+            return looks > 400
+
+        with path.open("w") as file:
+            recorder = Recorder(config.directory, ["topic"])
+            totals = recorder.record(file.write, Limits(2000, PATIENCE_NS), publish_at_first)
+        assert publisher.counts()["rejected"] == 0
+    assert totals.messages > 0
+    assert totals.dropped > 0
+    assert totals.messages + totals.dropped == 2000
+    found = verify_trace(path)
+    assert (found.verdict, found.dropped) == (Verdict.INCONCLUSIVE, totals.dropped)
+
+
 def test_a_recording_is_bounded_and_holds_no_payload_unless_asked(
     config: BusConfig, tmp_path: Path, cfctl: Cfctl
 ) -> None:
@@ -141,7 +170,7 @@ def test_a_recording_is_bounded_and_holds_no_payload_unless_asked(
 def test_nothing_recorded_ends_with_3_and_a_bad_file_with_2(
     config: BusConfig, cfctl: Cfctl, tmp_path: Path
 ) -> None:
-    shown = cfctl("bus", "record", "nobody", "-o", "trace", "--duration", "20ms", "--lossless")
+    shown = cfctl("bus", "record", "nobody", "-o", "trace", "--duration", "20ms")
     assert (shown.returncode, "recorded 0 messages on 1 topic;" in shown.stderr) == (3, True)
     assert cfctl("bus", "verify", "trace").returncode == 3
     assert cfctl("bus", "record", "-o", "/nowhere/trace").returncode == 2
