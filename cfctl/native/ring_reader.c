@@ -79,6 +79,18 @@ static void refresh_position(struct cf_ring_reader *reader) {
                          reader->redo < reader->redo_end ? reader->redo : cf_ring_next(reader));
 }
 
+/* Returns whether the slot of a message is, or was, used for a later one. */
+static int is_lapped(const struct cf_ring_reader *reader, uint64_t position, uint64_t seq) {
+    if (seq != 0)
+        return seq > position + 1;
+    /* Of a slot that is being written only the tail tells which lap it is in, and only one from
+     * before the slot was looked at: between the two a whole ring may have been published, all of
+     * which is there (tests/models/ring_join.pml, BUG_TAIL_AFTER_SEQ). */
+    uint64_t tail = __atomic_load_n(&reader->header->tail, CF_RING_TAIL_READ);
+    seq = __atomic_load_n(&cf_ring_slot_at(reader, position)->seq, CF_RING_SEQ_READ);
+    return seq > position + 1 || (seq == 0 && tail > position + reader->mask);
+}
+
 int cf_ring_peek_other(struct cf_ring_reader *reader, struct cf_ring_message *message) {
     for (int attempt = 0; attempt < 8; attempt++) {
         refresh_position(reader);
@@ -86,10 +98,7 @@ int cf_ring_peek_other(struct cf_ring_reader *reader, struct cf_ring_message *me
         uint64_t seq = __atomic_load_n(&cf_ring_slot_at(reader, position)->seq, CF_RING_SEQ_READ);
         if (seq == position + 1)
             return cf_ring_peek(reader, message);
-        /* Of a slot that is being overwritten only the tail tells which lap it is in. */
-        int lapped = seq > position ||
-                     (seq == 0 && cf_load_relaxed(&reader->header->tail) > position + reader->mask);
-        if (!lapped)
+        if (!is_lapped(reader, position, seq))
             break;
         catch_up(reader);
     }

@@ -243,11 +243,11 @@ static void *read_all(void *argument) {
     return NULL;
 }
 
-static void run_readers(int readers, int overwrite) {
+static void run_readers(int readers, uint32_t capacity, int overwrite) {
     struct cf_publisher publisher;
     static struct reading readings[MOST_READERS];
     pthread_t threads[MOST_READERS];
-    CHECK(cf_publisher_open(&publisher, &own, config_of("t", 64, overwrite)) == 0);
+    CHECK(cf_publisher_open(&publisher, &own, config_of("t", capacity, overwrite)) == 0);
     for (int i = 0; i < readers; i++) {
         readings[i] = (struct reading){.may_lose = overwrite};
         subscribe(&readings[i].subscription, &own, "t");
@@ -376,9 +376,10 @@ int main(void) {
     test_256_publishers_fit_and_no_more_and_each_is_heard();
     test_rings_of_a_higher_priority_are_taken_first();
     for (int readers = 1; readers <= MOST_READERS; readers++)
-        run_readers(readers, 0);
-    run_readers(1, 1);
-    run_readers(3, 1);
+        run_readers(readers, 64, 0);
+    run_readers(2, 2, 0);
+    run_readers(1, 64, 1);
+    run_readers(3, 64, 1);
     test_readers_come_and_go_and_miss_nothing_in_between();
     test_a_subscription_receives_all_of_publishers_that_come_later(CF_WAIT_SPIN);
     test_a_subscription_receives_all_of_publishers_that_come_later(CF_WAIT_ADAPTIVE);
