@@ -11,11 +11,13 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cfctl.bus.files import TOPIC_SUFFIX, names, opened, topic_hash, unusable
-from cfctl.bus.leases import Leases
 from cfctl.errors import SegmentError
+
+if TYPE_CHECKING:
+    from cfctl.bus.leases import Leases
 
 MAX_SEATS: Final = 256
 MAX_RINGS: Final = 256

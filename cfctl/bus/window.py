@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from cfctl.bus.latency import integer, latency_of
-from cfctl.bus.reading import DISPATCHER, LATENESS, BusReading, is_own
+from cfctl.bus.reading import LATENESS, BusReading, is_own
 from cfctl.bus.statistics import ClockStatistics, DispatcherStatistics
 from cfctl.records import Measurement
 from cfctl.segment.file import state_word
