@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import CodeType, TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar, final
+from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, final
 
 from typing_extensions import Buffer
 
@@ -404,7 +404,7 @@ class Hlc:
     """A hybrid logical clock of a node; counted in the segment (kind "hlc"). Thread-safe.
 
     A stamp is Unix ns with a counter in its low four bits. `now_ns` stands for the wall clock where a
-    test or a simulation brings its own.
+    test or a simulation brings its own. Numbers out of their range raise InputError, which names it.
     """
 
     def __new__(cls, node: int, max_offset_ns: int = ...) -> Hlc: ...
@@ -461,17 +461,39 @@ class Message:
     @property
     def received_tick(self) -> int: ...
     @property
+    def topic(self) -> str: ...
+    @property
+    def redelivered(self) -> bool:
+        """Return whether another member of the group had it and died."""
+    @property
     def extended(self) -> bool:
         """Return whether the payload starts with an extension."""
 
 @final
-class RingPublisher:
-    """The writing end of a ring. Raises OSError when its files can not be made."""
+class BusParticipant:
+    """A bus's presence in a directory, which its endpoints keep. Raises OSError."""
+
+    def __new__(cls, directory: str) -> BusParticipant: ...
+    def lives(self, id: int, /) -> bool:
+        """Return whether the participant of an id lives."""
+    @property
+    def id(self) -> int: ...
+    @property
+    def is_open(self) -> bool:
+        """Return False in a forked child."""
+
+@final
+class Publisher:
+    """The writing end of a topic, made by Bus.publisher; for one thread at a time. Making one raises OSError.
+
+    Publishing raises InputError for a payload that is none or too large, StateError for a closed
+    publisher, a forked child or space that cannot be had, and ResourceExhausted.
+    """
 
     def __new__(
         cls,
-        directory: str,
-        topic: bytes,
+        participant: BusParticipant,
+        topic: str,
         capacity: int,
         slot_bytes: int,
         arena_bytes: int,
@@ -479,87 +501,111 @@ class RingPublisher:
         priority: int,
         scheduled: bool,
         spin_ns: int,
-        exhausted: Callable[[], BaseException],
-    ) -> RingPublisher: ...
+    ) -> Publisher: ...
     def try_publish(self, data: Buffer, /) -> int:
-        """Publish at once and return the message's id; raises what `exhausted` returns when the ring is full.
-
-        ValueError for a payload too large or a closed publisher, OSError when the arena's space can not
-        be had.
-        """
-
-    def publish(self, data: Buffer, timeout_s: float | None = None, /) -> int:
+        """Publish at once and return the message's id; ResourceExhausted when the ring is full."""
+    def publish(self, data: Buffer, timeout_s: float | None = None) -> int:
         """As try_publish, waiting for room: spins for `spin_ns`, then looks every 50 us."""
-
     def publish_extended(self, data: Buffer, /) -> int:
         """As try_publish, of a payload that starts with an extension."""
+    def publish_many(self, payloads: Sequence[Buffer], /) -> int:
+        """Publish the items of a list or tuple until the ring is full; return how many.
 
-    def publish_many(self, payloads: Sequence[bytes], /) -> int:
-        """Publish the items of a list or tuple until the ring is full; return how many."""
-
+        All are checked first: InputError means that none was published.
+        """
+    def loan(self, size: int, /) -> Loan:
+        """Return a context manager that gives `size` bytes of the ring to write into."""
+    def wait_for_subscribers(self, n: int = 1, timeout_s: float | None = None) -> int:
+        """Wait until n subscriptions or groups are there and return how many are; raises BusTimeout."""
     def counts(self) -> dict[str, int]:
         """Return published, rejected, orphaned, pending (for the slowest reader), high_water and readers."""
-
     def close(self) -> None:
-        """Say that no more comes; idempotent."""
-
+        """Say that no more comes; idempotent. What was published can still be received."""
+    @property
+    def topic(self) -> str: ...
     @property
     def ring_id(self) -> int: ...
     @property
     def number(self) -> int:
-        """Return the publisher's number, 1 to 65535, which no other live ring of the directory has."""
+        """Return the publisher's number, 16 to 65535, which no other live ring of the directory has."""
+    @property
+    def max_payload(self) -> int:
+        """Return the largest payload, in bytes."""
+    @property
+    def readers(self) -> int:
+        """Return how many subscriptions and groups are there."""
+    @property
+    def closed(self) -> bool: ...
 
 @final
-class RingSubscription:
-    """The reading ends of a topic's rings. `wait`: 0 spin, 1 adaptive, 2 park.
+class Loan:
+    """A message's place in the ring: published when the `with` block ends, given back on an exception."""
 
-    `hold` gets each Message with an extension and returns what is received instead, None to keep it back.
+    def __enter__(self) -> memoryview: ...
+    def __exit__(self, *error: object) -> Literal[False]: ...
+    @property
+    def id(self) -> int | None:
+        """Return the message's id; None until it is published."""
+
+@final
+class MessageView:
+    """The next message's payload, in the ring; None at the time-out. The message is taken when the block ends."""
+
+    def __enter__(self) -> memoryview | None: ...
+    def __exit__(self, *error: object) -> Literal[False]: ...
+    @property
+    def id(self) -> int | None:
+        """Return the message's id, while it is lent out; None for a copy."""
+
+class RingSubscription:
+    """The reading ends of some topics' rings. `wait`: 0 spin, 1 adaptive, 2 park; `flags`: enum cf_seat_flag.
+
+    `hold` gets each Message with an extension and returns what is received instead, None to keep it back. What
+    receives raises SubscriptionNotFound when it is closed, and StateError in a forked child.
     """
+
+    __slots__ = ()
 
     def __new__(
         cls,
-        directory: str,
-        topic: bytes,
+        participant: BusParticipant,
+        topics: tuple[str, ...],
+        pattern: str | None,
         id: int,
         wait: int,
         spin_ns: int,
         ordered: bool,
+        flags: int,
+        history: int,
+        group: str | None,
         hold: Callable[[Message], Any],
-        gone: Callable[[], BaseException],
-    ) -> RingSubscription: ...
+    ) -> Self: ...
     def try_recv(self) -> bytes | None:
-        """Return the next payload, None when there is none; raises what `gone` returns when it is closed."""
-
-    def try_recv_message(self) -> Any:
-        """Return the next Message or what `hold` returned, None when there is none."""
-
-    def recv(self, timeout_s: float | None = None, /) -> bytes | None:
+        """Return the next payload, None when there is none."""
+    def recv(self, timeout_s: float | None = None) -> bytes | None:
         """As try_recv, waiting, without the interpreter lock; None at the time-out."""
-
-    def recv_message(self, timeout_s: float | None = None, /) -> Any:
-        """As try_recv_message, waiting."""
-
     def recv_many(self, most: int, /) -> list[bytes]:
         """Return the payloads that are there, at most so many."""
+    def recv_view(self, timeout_s: float | None = None) -> MessageView:
+        """Return a context manager that gives the next payload as a memoryview of the ring.
 
-    def wait(self, timeout_s: float | None = None, /) -> None:
-        """Wait until there may be something to receive, at most 100 ms."""
-
-    def release(self, message: object, /) -> bool:
-        """Give the receiver a message that was held; False when the subscription is closed."""
-
-    def watermarks(self) -> dict[int, int]:
-        """Return, by publisher number, how many messages of its ring are taken; scheduled rings apart."""
-
+        A copy where the message cannot be held in its place: on a ring that overwrites, for a lossy subscription, for
+        history, and for what went through a dispatcher.
+        """
+    def done(self) -> None:
+        """Say that what this member of a group received last is finished."""
     def counts(self) -> dict[str, int]:
-        """Return copies = delivered + dropped + pending, damaged, high_water, oldest_tick (0: none),
-        rings and rings_refused."""
-
-    def close(self) -> bool:
-        """Leave the rings; False when it was closed."""
-
-    def __iter__(self) -> RingSubscription: ...
-    def __next__(self) -> bytes: ...
+        """Return copies = delivered + dropped + pending, damaged, history, skipped, high_water, oldest_tick
+        (0: none), rings, publishers (that have not closed) and unjoined."""
+    def _try_recv_message(self) -> Any: ...
+    def _recv_message(self, timeout_s: float | None = None) -> Any: ...
+    def _wait(self, timeout_s: float | None = None) -> None: ...
+    def _release(self, message: object, /) -> bool: ...
+    def _close(self) -> bool: ...
+    def _fileno(self) -> int: ...
+    def _publishers(self) -> int: ...
+    def _numbers(self) -> list[int]: ...
+    def _watermarks(self) -> dict[int, int]: ...
 
 @final
 class DispatcherRecord:

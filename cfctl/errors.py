@@ -7,10 +7,12 @@ CfctlError
   |     +-- CalibrationError  the clock could not be calibrated
   +-- SegmentError          a segment is missing, foreign, torn or truncated
   +-- PoolError             an item is not the pool's, or is released twice
-  +-- StateError            a state file or directory can not be read or written
+  +-- StateError            a state file or directory can not be read or written, or an object has ended
+  |     +-- LimitError      a limit is reached, which the message names
   +-- ResourceExhausted     a ring was full: nothing was accepted
   +-- SubscriptionNotFound  a subscription has ended, or never was this bus's
   +-- TemporalViolation     a deadline had passed before its message was published
+  +-- BusTimeout            peers, a reply or a lock did not come in time
   +-- ClockOffsetError      a message is stamped too far ahead of this host's clock
 """
 
@@ -55,7 +57,11 @@ class PoolError(CfctlError):
 
 
 class StateError(CfctlError):
-    """Raised when a state file or directory can not be read or written."""
+    """Raised when a state file or directory can not be read or written, or an object has ended."""
+
+
+class LimitError(StateError):
+    """Raised when a limit is reached, which the message names."""
 
 
 class ResourceExhausted(CfctlError):  # noqa: N818 - the word of the bus's vocabulary
@@ -70,12 +76,16 @@ class TemporalViolation(CfctlError):  # noqa: N818 - the word of the bus's vocab
     """Raised when a deadline had passed before its message was published."""
 
 
+class BusTimeout(CfctlError):  # noqa: N818 - what it is called everywhere
+    """Raised when peers, a reply or a lock of the bus did not come in time."""
+
+
 class ClockOffsetError(CfctlError):
     """Raised when a message is stamped too far ahead of this host's clock."""
 
 
-def os_error_reason(error: OSError) -> str:
+def os_error_reason(error: OSError, *, with_file: bool = True) -> str:
     """Return the kernel's reason as a sentence, with the file the error names."""
     reason = (error.strerror or type(error).__name__).rstrip(".")
-    where = f" ({error.filename})" if error.filename else ""
+    where = f" ({error.filename})" if error.filename and with_file else ""
     return f"{reason}{where}."

@@ -20,12 +20,13 @@ is then no faster than a pipe.
 
 from __future__ import annotations
 
-from cfctl.bus.bus import Bus, BusHealth, BusStats, PublisherStats, SubscriptionStats
+from cfctl.bus.bus import Bus, BusHealth, BusStats, Publisher, PublisherStats, SubscriptionStats
 from cfctl.bus.config import BusConfig, Wait
 from cfctl.bus.dispatcher import TemporalMetrics
 from cfctl.bus.packet import Packet
+from cfctl.bus.requests import Request, Requester, Server
 from cfctl.bus.subscription import Message, Subscription
-from cfctl.errors import ResourceExhausted, SubscriptionNotFound, TemporalViolation
+from cfctl.errors import BusTimeout, LimitError, ResourceExhausted, SubscriptionNotFound, TemporalViolation
 from cfctl.temporal.deadlines import DependencyTimeout, Expiry
 from cfctl.temporal.stagger import QuantumOffset
 
@@ -34,13 +35,19 @@ __all__ = [
     "BusConfig",
     "BusHealth",
     "BusStats",
+    "BusTimeout",
     "DependencyTimeout",
     "Expiry",
+    "LimitError",
     "Message",
     "Packet",
+    "Publisher",
     "PublisherStats",
     "QuantumOffset",
+    "Request",
+    "Requester",
     "ResourceExhausted",
+    "Server",
     "Subscription",
     "SubscriptionNotFound",
     "SubscriptionStats",

@@ -7,30 +7,37 @@ import functools
 import itertools
 import os
 import threading
+import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cfctl import _native
+from cfctl.bus import names
 from cfctl.bus.config import BusConfig
-from cfctl.bus.dispatcher import Dispatcher, TemporalMetrics
-from cfctl.bus.packet import MAX_PRIORITY, Packet, ticket_id
-from cfctl.bus.reaper import remove_closed
+from cfctl.bus.dispatcher import CLOSE_TIMEOUT_S, Dispatcher, TemporalMetrics
+from cfctl.bus.failures import endpoint_error, publisher_error, subscription_error
+from cfctl.bus.packet import MAX_PRIORITY, Packet, checked, checked_deadline, ticket_id
+from cfctl.bus.requests import Requester, Server
 from cfctl.bus.subscription import Subscription
-from cfctl.errors import InputError, ResourceExhausted, StateError, SubscriptionNotFound, os_error_reason
+from cfctl.errors import BusTimeout, InputError, StateError, SubscriptionNotFound
 from cfctl.segment.process import open_segment
 from cfctl.temporal.hlc import global_hlc
 
 if TYPE_CHECKING:
-    from cfctl._native import RingPublisher as Publisher
+    from typing_extensions import Buffer
+
     from cfctl.bus.subscription import Message
 
-TOPIC_BYTES: Final = 1024
+Publisher = _native.Publisher
+_LOSSY, _REDELIVER, _OWN = 1, 4, 16  # enum cf_seat_flag
 # Closed when the interpreter ends, so that their rings are not taken for those of a killed program.
 _open_buses: weakref.WeakSet[Bus] = weakref.WeakSet()
 _Lane = tuple[str, int, bool]
+# How often it is looked whether publishers have come.
+_LOOK_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +61,9 @@ class PublisherStats:
 class SubscriptionStats:
     """A subscription of this bus. copies = delivered + dropped + pending, over all rings it joined.
 
-    `dropped`: overwritten before they were taken; `damaged` of them contradicted themselves.
-    `high_water`: most that waited, as far as it was looked at. `rings_refused`: could not be joined.
+    `dropped`: overwritten before they were taken; `damaged` of them contradicted themselves. `history`: messages
+    from before it was made that it took, `skipped`: those that had given way. `high_water`: most that waited, as
+    far as it was looked at. `unjoined`: rings that wait for it and could not be opened yet.
     """
 
     topic: str
@@ -65,10 +73,13 @@ class SubscriptionStats:
     dropped: int
     pending: int
     damaged: int
+    history: int
+    skipped: int
     high_water: int
     oldest_age_ticks: int | None
     rings: int
-    rings_refused: int
+    publishers: int
+    unjoined: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +115,16 @@ class BusHealth:
 class Bus:
     """Publishes on topics and subscribes to them, to and from all processes of this user on this host.
 
-    Topics are any text of 1 to 1024 bytes of UTF-8. Use it as a context manager, or `close` it. A forked
-    child makes a bus of its own: its parent's endpoints refuse to work there. Publishing on one topic and
-    receiving on one subscription is for one thread at a time.
+    Topics are any text of 1 to 1024 bytes of UTF-8 without control characters. Use it as a context manager, or `close`
+    it. A forked child makes a bus of its own: all of its parent's refuses to work there. Publishing on one topic and
+    receiving on one subscription is for one thread at a time. `own`: for cfctl's own commands.
     """
 
-    def __init__(self, config: BusConfig | None = None) -> None:
+    def __init__(self, config: BusConfig | None = None, *, own: bool = False) -> None:
         open_segment()
         self.config = config or BusConfig()
+        self._participant = self._take_part()
+        self._flags = _OWN if own else 0
         self._clock = global_hlc()
         self._optimized = True
         self._lock = threading.Lock()
@@ -121,10 +134,13 @@ class Bus:
         self._base = int.from_bytes(os.urandom(4)) << 32
         self._ids = itertools.count(1)
         self._tickets = itertools.count(1)
+        self._requesters: dict[str, Requester] = {}
         self._overruns = 0
         self._dispatcher = Dispatcher(
-            self.config, self._clock, f"bus {self._base >> 32:08x}", self._watermarks
+            self.config, self._clock, f"bus {self._base >> 32:08x}", self._watermarks, self._joined
         )
+        # Of packets that were accepted for later, those that were not sent when the bus was closed.
+        self.unsent = 0
         self._closed = False
         self._pid = os.getpid()
         _open_buses.add(self)
@@ -140,11 +156,11 @@ class Bus:
         self.close()
 
     def publisher(self, topic: str, *, priority: int = 0) -> Publisher:
-        """Return the writing end of a topic: its `try_publish(data)` and `publish(data, timeout)` are the fast path.
+        """Return the writing end of a topic: its `try_publish(data)` and `publish(data, timeout_s)` are the fast path.
 
-        The same one each time. Raises StateError when the ring can not be made.
+        The same one each time. Raises StateError when the ring cannot be made, LimitError beyond 256 rings.
         """
-        return self._lane(topic, priority, scheduled=False)
+        return self._lane(names.public(topic), priority, scheduled=False)
 
     def try_publish(self, packet: Packet) -> int:
         """Publish at once and return the message's id.
@@ -165,7 +181,7 @@ class Bus:
             return self._schedule(packet, None)
         return self.publisher(packet.topic, priority=packet.priority).publish(packet.data, timeout_s)
 
-    def publish_many(self, topic: str, payloads: Sequence[bytes]) -> int:
+    def publish_many(self, topic: str, payloads: Sequence[Buffer]) -> int:
         """Publish a list or tuple of payloads until the ring is full; return how many were accepted."""
         return self.publisher(topic).publish_many(payloads)
 
@@ -185,31 +201,33 @@ class Bus:
         """Stagger packets that have a QuantumOffset (the default), or dispatch all at the quantum's start."""
         self._optimized = enabled
 
-    def subscribe(self, topic: str) -> Subscription:
-        """Return a subscription to what is published from now on, by publishers that are there or come.
+    def subscribe(
+        self,
+        *topics: str,
+        pattern: str | None = None,
+        history: int = 0,
+        group: str | None = None,
+        redeliver: bool = False,
+        lossy: bool = False,
+        held: bool = True,
+        wait_for: int = 0,
+        timeout_s: float | None = None,
+    ) -> Subscription:
+        """Return a subscription to what is published on topics from now on, by publishers that are there or come.
 
-        It joins those that come when it is next asked for a message: a publisher that waits for its first
-        reader waits for that.
+        `pattern` instead of topics: all whose names it matches, those that come too; * stands for any run of
+        characters, ? for one. `history`: each publisher's last n messages come first, as far as its ring still
+        holds them. `group`: its members share the messages, each goes to one of them; with `redeliver` what a member
+        had not finished when it died goes to another one, else it is counted only. `lossy`: publishers never
+        wait for it, and it counts what it lost. `held` False: messages come in their rings' order, not
+        after their dependencies. `wait_for`: return once so many publishers are there, BusTimeout after `timeout_s`.
+        Raises InputError, StateError, and LimitError beyond 256 subscriptions of a topic.
         """
-        name = _topic_bytes(topic)
-        subscription_id = self._base | next(self._ids)
-        config = self.config
-        hold = functools.partial(self._dispatcher.hold, release=self._release_for(subscription_id))
-        try:
-            ring = _native.RingSubscription(
-                str(config.directory), name, subscription_id, config.wait.number, config.spin_ns, config.ordered,
-                hold, functools.partial(_not_found, subscription_id),
-            )  # fmt: skip
-        except OSError as error:
-            raise _unusable("subscribed to", topic, error) from error
-        subscription = Subscription(
-            topic, subscription_id, ring, functools.partial(_end, ring, self._dispatcher.count_subscriptions)
-        )
-        with self._lock:
-            self._require_open()
-            self._subscriptions[subscription_id] = subscription
-        self._dispatcher.count_subscriptions(made=1)
-        weakref.finalize(subscription, _end, ring, self._dispatcher.count_subscriptions)
+        plan = names.plan(topics, pattern, history, group, lossy=lossy)
+        flags = _LOSSY * lossy | _REDELIVER * redeliver
+        subscription = self._open(plan, flags, held=held)
+        if wait_for > 0:
+            self._await_publishers(subscription, wait_for, timeout_s)
         return subscription
 
     def unsubscribe(self, subscription: Subscription | int) -> None:
@@ -220,7 +238,7 @@ class Bus:
         subscription_id = subscription.id if isinstance(subscription, Subscription) else subscription
         if subscription_id >> 32 << 32 != self._base:
             raise _not_found(subscription_id)
-        found = self._subscriptions.pop(subscription_id, None)
+        found = self._subscriptions.get(subscription_id)
         if found is not None:
             found.unsubscribe()
 
@@ -230,6 +248,25 @@ class Bus:
         if found is None:
             raise _not_found(subscription_id)
         return found
+
+    def requester(self, topic: str) -> Requester:
+        """Return who asks the servers of a topic: its `request(data, timeout_s)` returns the reply."""
+        return Requester(self, topic, self._base | next(self._ids))
+
+    def request(self, topic: str, data: Buffer, timeout_s: float | None = 1.0) -> bytes:
+        """Return the reply of a topic's servers; by a requester that is made with the first request on the topic."""
+        with self._lock:
+            found = self._requesters.get(topic)
+        if found is None:
+            found = self._requesters.setdefault(topic, self.requester(topic))
+        return found.request(data, timeout_s)
+
+    def serve(self, topic: str, *, redeliver: bool = False) -> Server:
+        """Return the requests on a topic, to iterate over and reply to; each comes to one of its servers.
+
+        With `redeliver` one that a server had not finished when it died comes to another server.
+        """
+        return Server(self, topic, redeliver=redeliver)
 
     def stats(self) -> BusStats:
         """Return what passed through, by publisher and subscription."""
@@ -256,54 +293,116 @@ class Bus:
         calibrated = _native.tick_source()[0] == "os" or _native.clock_published() is not None
         total = sum(p.rejected for p in stats.publishers) + sum(s.dropped for s in stats.subscriptions)
         overruns, self._overruns = total - self._overruns, total
-        attached = not self._closed and all(s.rings_refused == 0 for s in stats.subscriptions)
+        attached = not self._closed and all(s.unjoined == 0 for s in stats.subscriptions)
         # A dead reader is found when the ring is full; until then it is one.
         alive = all(p.readers > 0 or p.orphaned == 0 for p in stats.publishers)
-        healthy = calibrated and attached and alive and overruns == 0
+        healthy = calibrated and attached and alive and overruns == 0 and self._dispatcher.alive
         return BusHealth(healthy, calibrated, attached, alive, overruns)
 
-    def close(self) -> None:
-        """End all publishers and subscriptions; idempotent. Messages on the rings can still be received."""
+    def flush(self, timeout_s: float = CLOSE_TIMEOUT_S) -> int:
+        """Wait until all packets that were accepted for later have left; return how many have not in time."""
+        return self._dispatcher.flush(timeout_s)
+
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> int:
+        """Send what was accepted for later, then end all publishers and subscriptions; idempotent.
+
+        Returns how many packets could not be sent in the time, which `unsent` keeps: their rings were full, or
+        their deadlines passed. Messages on the rings can still be received.
+        """
         if self._pid != os.getpid():
             # A forked child's copy: what it holds is its parent's, and a lock may be held for ever.
-            return
+            return 0
+        self.unsent += self._dispatcher.close(timeout_s)
         with self._lock:
             self._closed = True
-        self._dispatcher.close()
         for subscription in list(self._subscriptions.values()):
             subscription.unsubscribe()
         self._subscriptions.clear()
         for ring in self._publishers.values():
             ring.close()
         self._publishers.clear()
+        return self.unsent
+
+    def _take_part(self) -> _native.BusParticipant:
+        try:
+            return _native.BusParticipant(str(self.config.directory))
+        except OSError as error:
+            raise endpoint_error(error, "No bus can be made.", self.config) from error
 
     def _lane(self, topic: str, priority: int, *, scheduled: bool) -> Publisher:
         lane = (topic, priority, scheduled)
         found = self._publishers.get(lane)
-        if found is not None:
+        if found is not None and not found.closed:
             return found
         with self._lock:
             self._require_open()
-            return self._publishers.get(lane) or self._make(lane)
+            found = self._publishers.get(lane)
+            return found if found is not None and not found.closed else self._make(lane)
 
     def _make(self, lane: _Lane) -> Publisher:
         topic, priority, scheduled = lane
-        if not 0 <= priority <= MAX_PRIORITY:
-            raise InputError(f"Priority {priority} can not be used.", "A priority is 0 to 255.")
-        name, config = _topic_bytes(topic), self.config
-        remove_closed(config.directory)
+        if not isinstance(priority, int) or not 0 <= priority <= MAX_PRIORITY:
+            raise InputError(f"Priority {priority!r} cannot be used.", "A priority is 0 to 255.")
+        config = self.config
         try:
-            ring = _native.RingPublisher(
-                str(config.directory), name, config.capacity, config.slot_bytes, config.arena_pages_bytes,
-                config.overwrite, priority, scheduled, config.spin_ns, functools.partial(_exhausted, topic),
+            ring = Publisher(
+                self._participant, topic, config.capacity, config.slot_bytes, config.arena_pages_bytes,
+                config.overwrite, priority, scheduled, config.spin_ns,
             )  # fmt: skip
         except OSError as error:
-            raise _unusable("published on", topic, error) from error
+            raise publisher_error(error, topic, config) from error
         self._publishers[lane] = ring
         return ring
 
+    def _private_publisher(self, topic: str) -> Publisher:
+        return self._lane(topic, 0, scheduled=False)
+
+    def _private_subscription(self, topic: str, group: str | None, *, redeliver: bool = False) -> Subscription:
+        return self._open(names.Plan((topic,), group=group), _REDELIVER * redeliver)
+
+    def _open(self, plan: names.Plan, flags: int, *, held: bool = True) -> Subscription:
+        self._require_open()
+        subscription_id = self._base | next(self._ids)
+        config = self.config
+        hold = self._dispatcher.hold if held else self._dispatcher.hand_out
+        release = functools.partial(hold, release=self._release_for(subscription_id))
+        try:
+            subscription = Subscription(
+                self._participant, plan.topics, plan.pattern, subscription_id, config.wait.number, config.spin_ns,
+                config.ordered, flags | self._flags, plan.history, plan.group, release,
+            )  # fmt: skip
+        except OSError as error:
+            name, is_pattern = plan.pattern or str(error.filename), plan.pattern is not None
+            raise subscription_error(error, name, config, is_pattern=is_pattern) from error
+        subscription.id = subscription_id
+        subscription.topics = plan.topics or (plan.pattern or "",)
+        subscription._ended = self._forget  # noqa: SLF001 - the bus makes it
+        self._subscriptions[subscription_id] = subscription
+        self._dispatcher.count_subscriptions(made=1)
+        weakref.finalize(subscription, self._dispatcher.count_subscriptions, ended=1)
+        return subscription
+
+    def _forget(self, subscription: Subscription) -> None:
+        self._subscriptions.pop(subscription.id, None)
+
+    def _await_publishers(self, subscription: Subscription, wanted: int, timeout_s: float | None) -> None:
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while (found := subscription._publishers()) < wanted:  # noqa: SLF001
+            if end is not None and time.monotonic() >= end:
+                subscription.unsubscribe()
+                raise BusTimeout(
+                    f"{found} of {wanted} publishers came in time.",
+                    f"They publish on another topic than {subscription.topic[:64]!r}, or do not run.",
+                    "Look at `cfctl bus topics`.",
+                )
+            time.sleep(_LOOK_S)
+
     def _schedule(self, packet: Packet, deadline_unix_ns: int | None) -> int:
-        ring = self._lane(packet.topic, packet.priority, scheduled=True)
+        self._require_open()
+        ring = self._lane(names.public(packet.topic), packet.priority, scheduled=True)
+        packet = checked(packet, ring.max_payload)
+        if deadline_unix_ns is not None:
+            deadline_unix_ns = checked_deadline(deadline_unix_ns, self._clock.now_ns())
         message_id = ticket_id(ring.number, next(self._tickets))
         offset = packet.offset if self._optimized else None
         slot_ns = 0
@@ -318,15 +417,22 @@ class Bus:
             marks |= subscription.watermarks()
         return marks
 
+    def _joined(self) -> set[int]:
+        return {number for each in list(self._subscriptions.values()) for number in each.publisher_numbers()}
+
     def _release_for(self, subscription_id: int) -> Any:
         def release(message: Message) -> None:
             found = self._subscriptions.get(subscription_id)
             if found is not None:
-                found.deliver(message)
+                found._release(message)  # noqa: SLF001
 
         return release
 
     def _require_open(self) -> None:
+        if self._pid != os.getpid():
+            raise StateError(
+                "The bus cannot be used.", "It is the parent's of this forked child.", "Make a Bus of its own."
+            )
         if self._closed:
             raise StateError("The bus is closed.", "close() was called.", "Make another.")
 
@@ -337,41 +443,9 @@ def _close_all() -> None:
         bus.close()
 
 
-def _end(ring: _native.RingSubscription, count: Callable[[int, int], None]) -> None:
-    """Leave the rings; counted the first time."""
-    if ring.close():
-        count(0, 1)
-
-
-def _topic_bytes(topic: str) -> bytes:
-    try:
-        name = topic.encode()
-    except UnicodeEncodeError as error:
-        raise InputError("The topic can not be used.", f"It is no Unicode text: {error.reason}.") from error
-    if not 1 <= len(name) <= TOPIC_BYTES:
-        raise InputError("The topic can not be used.", "A topic is 1 to 1024 bytes of UTF-8.")
-    return name
-
-
-def _exhausted(topic: str) -> ResourceExhausted:
-    return ResourceExhausted(
-        f"A message on {topic!r} was not accepted.",
-        "The ring is full: a subscriber is slower than its publisher.",
-        "Publish later, enlarge BusConfig.channel_buffer_size for bursts, or set overwrite.",
-    )
-
-
 def _not_found(subscription_id: int) -> SubscriptionNotFound:
     return SubscriptionNotFound(
         f"There is no subscription {subscription_id:#x}.",
         "It has ended, or is another bus's.",
         "Subscribe again.",
-    )
-
-
-def _unusable(what: str, topic: str, error: OSError) -> StateError:
-    return StateError(
-        f"{topic[:64]!r} can not be {what}.",
-        os_error_reason(error),
-        "Free space, or name another directory with CFCTL_SEGMENT_DIR.",
     )

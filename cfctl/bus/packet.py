@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
+from cfctl.bus import names
 from cfctl.errors import InputError
+from cfctl.temporal.stagger import QuantumOffset
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
-
-    from cfctl.temporal.stagger import QuantumOffset
 
 # The extension before the payload of a message that went through a dispatcher: deadline (Unix ns, 0 =
 # none), ticket, dependencies (count), priority, padding; then the dependencies' ids.
@@ -20,6 +20,9 @@ _EXTENSION: Final = struct.Struct("<QQHB5x")
 _ID_BYTES: Final = 8
 MAX_DEPENDENCIES: Final = 1000
 MAX_PRIORITY: Final = 255
+_HIGHEST: Final = (1 << 64) - 1
+# How many ns a unit has that a moment may have been given in by mistake.
+_UNITS: Final = (("seconds", 10**9), ("milliseconds", 10**6), ("microseconds", 10**3))
 # A message id is publisher << 48 | number. Of a packet that went through a dispatcher the number is a
 # ticket, marked by its highest bit: packets leave by deadline, so tickets arrive in any order.
 _SEQUENCE_BITS: Final = 48
@@ -28,7 +31,7 @@ _TICKET: Final = 1 << (_SEQUENCE_BITS - 1)
 
 @dataclass(slots=True)
 class Packet:
-    """A payload (bytes-like, passed as it is) for the subscribers of a topic.
+    """A payload (bytes-like) for the subscribers of a topic; checked and copied when it is published.
 
     A higher `priority`, 0 to 255, overtakes lower ones in the subscriber and in the dispatcher: each takes
     a ring of its own. A packet with dependencies or an offset goes through the bus's dispatcher.
@@ -51,19 +54,120 @@ class Packet:
         """Let subscribers receive this packet after the messages of these ids (of publish, of Message.id).
 
         A subscriber that does not receive them in time does as its bus's dependency_timeout says.
-        Raises InputError beyond 1000 of them.
+        Raises InputError beyond 1000 of them, or for what is not a message id.
         """
-        dependencies = (*self.dependencies, *message_ids)
-        if len(dependencies) > MAX_DEPENDENCIES:
-            raise InputError(
-                "The packet has too many dependencies.", f"There are {len(dependencies)}; 1000 fit."
-            )
-        self.dependencies = dependencies
+        self.dependencies = _checked_dependencies((*self.dependencies, *message_ids))
 
     @property
     def is_plain(self) -> bool:
         """Return whether it goes straight through the ring."""
         return not self.dependencies and self.offset is None
+
+
+def checked(packet: Packet, max_payload_bytes: int) -> Packet:
+    """Return a copy of a packet that can be sent, its payload as bytes: later changes do not reach it.
+
+    `max_payload_bytes`: of the ring, which the extension of a packet for the dispatcher shares. Bytes are
+    not copied. Raises InputError for a topic, payload, priority, dependency or offset that cannot be sent.
+    """
+    names.public(packet.topic)
+    data = _payload(packet.data)
+    _require_int("Priority", packet.priority, MAX_PRIORITY)
+    dependencies = _checked_dependencies(packet.dependencies)
+    if packet.offset is not None and not isinstance(packet.offset, QuantumOffset):
+        raise InputError(
+            f"The offset {packet.offset!r:.60} cannot be used.",
+            f"It is of type {type(packet.offset).__name__}.",
+            "Pass a QuantumOffset, or None.",
+        )
+    require_size(len(data) + _EXTENSION.size + _ID_BYTES * len(dependencies), len(data), max_payload_bytes)
+    return Packet(packet.topic, data, packet.priority, dependencies, offset=packet.offset)
+
+
+def require_size(size_bytes: int, payload_bytes: int, max_bytes: int) -> None:
+    """Raise InputError when a message of `size_bytes` in all does not fit into a ring."""
+    if size_bytes > max_bytes:
+        arena_bytes = 2 * size_bytes
+        larger = (
+            f"Set BusConfig.arena_bytes to {arena_bytes} or more, or s" if arena_bytes <= 1 << 30 else "S"
+        )
+        raise InputError(
+            f"A payload of {payload_bytes} bytes cannot be sent.",
+            f"It takes {size_bytes} bytes of the ring, which accepts {max_bytes} for one message.",
+            f"{larger}end it in parts.",
+        )
+
+
+def checked_deadline(deadline_unix_ns: int, now_ns: int) -> int:
+    """Return a deadline, Unix ns; raises InputError unless it is an int of 64 bits in nanoseconds.
+
+    One that passed lately is not an error here: the dispatcher counts it as refused.
+    """
+    if not isinstance(deadline_unix_ns, int):
+        raise InputError(
+            f"The deadline {deadline_unix_ns!r:.60} cannot be used.",
+            f"It is of type {type(deadline_unix_ns).__name__}; a deadline is an int of Unix nanoseconds.",
+            "Write time.time_ns() + the nanoseconds that are left.",
+        )
+    for unit, ns in _UNITS:
+        if now_ns // 2 < deadline_unix_ns * ns < now_ns * 2:
+            raise InputError(
+                f"The deadline {deadline_unix_ns} cannot be used.",
+                f"It looks like {unit} since 1970; a deadline is in nanoseconds.",
+                f"Multiply it by {ns}.",
+            )
+    _require_int("Deadline", deadline_unix_ns, _HIGHEST)
+    if deadline_unix_ns < now_ns // 2:
+        raise InputError(
+            f"The deadline {deadline_unix_ns} cannot be used.",
+            "It is a moment long ago; a deadline is a moment in Unix nanoseconds, not a duration.",
+            "Write time.time_ns() + the nanoseconds that are left.",
+        )
+    return deadline_unix_ns
+
+
+def _payload(data: Buffer) -> bytes:
+    """Return a payload's bytes; raises InputError for what is not bytes-like."""
+    if type(data) is bytes:
+        return data
+    try:
+        view = memoryview(data)
+    except TypeError as error:
+        raise InputError(
+            "The payload cannot be sent.",
+            f"It is of type {type(data).__name__}, which is not bytes-like.",
+            "Encode text with str.encode(); other objects with struct, json or pickle.",
+        ) from error
+    with view:
+        if not view.c_contiguous:
+            raise InputError(
+                "The payload cannot be sent.",
+                "Its bytes do not follow each other in memory.",
+                "Copy it first, for example with bytes(data).",
+            )
+        return view.tobytes()
+
+
+def _checked_dependencies(dependencies: Iterable[int]) -> tuple[int, ...]:
+    found = tuple(dependencies)
+    if len(found) > MAX_DEPENDENCIES:
+        raise InputError(
+            "The packet has too many dependencies.",
+            f"There are {len(found)}; {MAX_DEPENDENCIES} fit.",
+            "Of plain messages name the last one of each publisher: they arrive in order.",
+        )
+    for each in found:
+        _require_int("Dependency", each, _HIGHEST)
+    return found
+
+
+def _require_int(name: str, value: int, highest: int) -> None:
+    if not isinstance(value, int):
+        raise InputError(
+            f"{name} {value!r:.60} cannot be used.", f"It is of type {type(value).__name__}, not int."
+        )
+    if not 0 <= value <= highest:
+        raise InputError(f"{name} {value} cannot be used.", f"It is an int of 0 to {highest}.")
 
 
 class Extension(NamedTuple):

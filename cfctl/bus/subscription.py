@@ -1,4 +1,4 @@
-"""A subscription: receive by call, by iteration, or in asyncio."""
+"""A subscription: receive by call, by iteration, through a descriptor, or in asyncio."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
-from cfctl.errors import SubscriptionNotFound
+from cfctl import _native
+from cfctl.errors import StateError, SubscriptionNotFound, os_error_reason
 
 if TYPE_CHECKING:
-    from cfctl import _native
     from cfctl.bus.packet import Extension
 
 
@@ -21,7 +22,8 @@ class Message:
 
     `id` names it in Packet.add_temporal_correlation. `hlc` is the publisher's stamp, Unix ns to 16 ns;
     ticks are of the CPU's counter. Of a message that went through a dispatcher: `deadline_unix_ns`, `late`
-    (received after it), `dependencies` and `unmet`, those that did not come before it.
+    (received after it), `dependencies` and `unmet`, those that did not come before it. `redelivered`: another
+    member of the group had it and died before it was finished.
     """
 
     payload: bytes
@@ -33,41 +35,59 @@ class Message:
     late: bool = False
     dependencies: tuple[int, ...] = ()
     unmet: frozenset[int] = frozenset()
+    topic: str = ""
+    redelivered: bool = False
 
 
 def plain_message(raw: _native.Message) -> Message:
     """Return a message as it came straight through a ring."""
-    return Message(raw.payload, raw.id, raw.hlc, raw.published_tick, raw.received_tick)
+    return Message(
+        raw.payload,
+        raw.id,
+        raw.hlc,
+        raw.published_tick,
+        raw.received_tick,
+        topic=raw.topic,
+        redelivered=raw.redelivered,
+    )
 
 
-class Subscription:
-    """The messages of a topic from all its publishers, from now on; for one thread at a time.
+class Subscription(_native.RingSubscription):
+    """The messages of one or more topics from all their publishers; for one thread at a time.
 
-    It ends with `unsubscribe`, with its bus, or when nothing refers to it any more. In a hot loop take
-    `try_recv` or `recv` as they are: they are the C core's own methods.
+    What is published after Bus.subscribe returned is received here, or counted as dropped where a ring
+    overwrites or the subscription is lossy. It ends with `unsubscribe`, with its bus, at the end of `with`, or when
+    nothing refers to it any more. `try_recv`, `recv`, `recv_many` and `recv_view` are the C core's own methods.
     """
 
-    __slots__ = ("__weakref__", "_end", "_ring", "id", "recv", "recv_many", "topic", "try_recv")
+    __slots__ = ("__weakref__", "_ended", "id", "topics")
 
-    def __init__(
-        self, topic: str, subscription_id: int, ring: _native.RingSubscription, end: Callable[[], None]
+    id: int
+    topics: tuple[str, ...]
+    _ended: Callable[[Subscription], None]
+
+    @property
+    def topic(self) -> str:
+        """Return the one topic, the pattern, or the first of several topics."""
+        return self.topics[0]
+
+    def __enter__(self) -> Self:
+        """Return the subscription."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.topic = topic
-        self.id = subscription_id
-        self._ring = ring
-        self._end = end
-        # Not to be wrapped: a Python frame would double their cost.
-        self.try_recv: Callable[[], bytes | None] = ring.try_recv
-        self.recv: Callable[..., bytes | None] = ring.recv
-        self.recv_many: Callable[[int], list[bytes]] = ring.recv_many
+        """End the subscription."""
+        self.unsubscribe()
 
     def try_recv_message(self) -> Message | None:
         """Return the next message with its stamps, None when there is none."""
-        return _whole(self._ring.try_recv_message())
+        return _whole(self._try_recv_message())
 
     def recv_message(self, timeout_s: float | None = None) -> Message | None:
         """Return the next message with its stamps; waits, None at the time-out."""
-        return _whole(self._ring.recv_message(timeout_s))
+        return _whole(self._recv_message(timeout_s))
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield payloads as they come, until the subscription ends."""
@@ -79,20 +99,29 @@ class Subscription:
             assert payload is not None
             yield payload
 
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while there may be something to receive: for select and poll.
+
+        It is no longer readable once `try_recv` returned None. A thread of its own, which sleeps, serves it.
+        Raises StateError when the descriptor or the thread cannot be had.
+        """
+        try:
+            return self._fileno()
+        except OSError as error:
+            raise StateError(
+                "The subscription has no descriptor.", os_error_reason(error), "Raise ulimit -n or -u."
+            ) from error
+
     async def recv_async(self, timeout_s: float | None = None) -> bytes | None:
         """Return the next payload without blocking the event loop; None at the time-out.
 
-        A thread of the loop's executor waits. Cancelling loses no message: only the wait is there.
+        Cancelling loses no message: only the wait is there.
         """
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            payload = self.try_recv()
-            if payload is not None:
-                return payload
-            left = 0.1 if end is None else end - time.monotonic()
-            if left <= 0:
-                return None
-            await asyncio.get_running_loop().run_in_executor(None, self._ring.wait, min(left, 0.1))
+        return await self._await(self.try_recv, timeout_s)
+
+    async def recv_message_async(self, timeout_s: float | None = None) -> Message | None:
+        """As recv_async, with the message's stamps."""
+        return await self._await(self.try_recv_message, timeout_s)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield payloads as they come, in an event loop, until the subscription ends."""
@@ -106,22 +135,46 @@ class Subscription:
 
     def unsubscribe(self) -> None:
         """End the subscription; nothing when it has ended."""
-        self._end()
-
-    def deliver(self, message: Message) -> None:
-        """Give the receiver a message that was held; for the dispatcher."""
-        self._ring.release(message)
+        if self._close():
+            self._ended(self)
 
     def watermarks(self) -> dict[int, int]:
         """Return, per publisher, how many messages of its ring are taken; {} when the subscription has ended."""
         try:
-            return self._ring.watermarks()
+            return self._watermarks()
         except SubscriptionNotFound:
             return {}
 
-    def counts(self) -> dict[str, int]:
-        """Return copies = delivered + dropped + pending, and more; as _native.RingSubscription.counts."""
-        return self._ring.counts()
+    def publisher_numbers(self) -> list[int]:
+        """Return the numbers of the publishers whose rings it reads; [] when it has ended."""
+        try:
+            return self._numbers()
+        except SubscriptionNotFound:
+            return []
+
+    async def _await(self, take: Callable[[], Any], timeout_s: float | None) -> Any:
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        loop = asyncio.get_running_loop()
+        while True:
+            taken = take()
+            left = None if end is None else end - time.monotonic()
+            if taken is not None or (left is not None and left <= 0):
+                return taken
+            await self._readable(loop, left)
+
+    async def _readable(self, loop: asyncio.AbstractEventLoop, timeout_s: float | None) -> None:
+        # Looked at again now and then: nobody is woken who waits for a descriptor that is closed meanwhile.
+        slice_s = 0.1 if timeout_s is None else min(timeout_s, 0.1)
+        ready = asyncio.Event()
+        descriptor = self.fileno()
+        loop.add_reader(descriptor, ready.set)
+        try:
+            async with asyncio.timeout(slice_s):
+                await ready.wait()
+        except TimeoutError:
+            return
+        finally:
+            loop.remove_reader(descriptor)
 
 
 def _whole(message: _native.Message | Message | None) -> Message | None:
@@ -141,5 +194,5 @@ def extended_message(
     """Return a message that went through a dispatcher."""
     return Message(
         payload, message_id, raw.hlc, raw.published_tick, raw.received_tick, extension.deadline_unix_ns, late,
-        extension.dependencies, unmet,
+        extension.dependencies, unmet, raw.topic, raw.redelivered,
     )  # fmt: skip

@@ -36,7 +36,10 @@ struct cf_bus_received {
 
 /* Of a bus: its subscriptions, and what went through its temporal queues. Sums but for
  * quantum and high_water; the phases are the sums of cos and sin of the dispatches' angles in the
- * quantum. What goes up and down is signed: the threads' shards add up to the value of now. */
+ * quantum. What goes up and down is signed: the threads' shards add up to the value of now.
+ * `failed` met an error at their turn; `damaged` could not be decoded; `unsent` and `undelivered`
+ * were still queued and held when the bus closed. `threads_failed` 1: the dispatcher's thread has
+ * ended by an error, or could not be started, and the bus accepts nothing for it. */
 /* clang-format off: it finds no rest in a list without commas */
 #define CF_BUS_DISPATCHER_COUNTS(X) \
     X(accepted, "1")                \
@@ -55,7 +58,16 @@ struct cf_bus_received {
     X(overhead, "ns")               \
     X(idle_pending, "ns")           \
     X(dispatches, "1")              \
-    X(received_due, "1")
+    X(received_due, "1")            \
+    X(failed, "1")                  \
+    X(damaged, "1")                 \
+    X(unsent, "1")                  \
+    X(undelivered, "1")             \
+    X(unknown_dependencies, "1")    \
+    X(not_held, "1")                \
+    X(threads_started, "1")         \
+    X(threads_ended, "1")           \
+    X(threads_failed, "1")
 /* clang-format on */
 
 struct cf_bus_dispatched {
@@ -130,20 +142,21 @@ static inline void cf_bus_late_add(struct cf_bus_lateness *shard, uint64_t laten
 }
 
 /* Merges a message's stamp into this process's clock, so that what it stamps from now on is later.
- * `*trusted_until` is the caller's: stamps to there are within the clock's maximal offset, because
- * they were when the wall clock was last looked at. Beyond, the clock is looked at, and a stamp too
- * far ahead is refused, counted with its publisher's number, and the clock left alone. 3 ns. */
+ * `*looked_tick` is the caller's: when it last looked at the wall clock. For a millisecond, after
+ * which a step backwards is seen, stamps within the maximal offset of that look are merged as they
+ * are. Else the clock is looked at, and a stamp too far ahead is refused, counted with its
+ * publisher's number, and the clock left alone. 3 ns. */
 static inline void cf_bus_merge_stamp(uint64_t stamp, uint32_t publisher, uint64_t tick,
-                                      uint64_t *trusted_until) {
-    if (cf_likely(stamp <= *trusted_until)) {
+                                      uint64_t *looked_tick) {
+    if (cf_likely(tick - *looked_tick < cf_load_relaxed(&cf_wall_process.span_ticks) &&
+                  stamp <= cf_load_relaxed(&cf_hlc_process.trusted_ns))) {
         uint64_t last = cf_load_relaxed(&cf_hlc_process.clock.last);
         while (stamp > last && !cf_replace_relaxed(&cf_hlc_process.clock.last, &last, stamp))
             ;
         return;
     }
-    uint64_t now_ns = cf_hlc_node_now(&cf_hlc_process, tick), unused;
-    cf_hlc_node_receive(&cf_hlc_process, now_ns, stamp, publisher, &unused);
-    *trusted_until = now_ns + cf_load_relaxed(&cf_hlc_process.max_offset_ns);
+    *looked_tick = tick;
+    cf_hlc_node_merge(&cf_hlc_process, tick, stamp, publisher);
 }
 
 #endif

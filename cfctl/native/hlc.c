@@ -59,10 +59,17 @@ int cf_hlc_node_initialise(struct cf_hlc_node *node, uint32_t id, uint64_t max_o
     if (instrument < 0)
         return (int)instrument;
     pthread_once(&once, initialise);
-    node->instrument = (uint32_t)instrument;
+    cf_store_relaxed(&node->instrument, (uint32_t)instrument + 1);
     cf_store_relaxed(&node->max_offset_ns, max_offset_ns);
+    cf_store_relaxed(&node->trusted_ns, (uint64_t)0);
     cf_store_release(&node->node, id);
     return 0;
+}
+
+/* The calling thread's counters; NULL without, as before the clock of the process has a node. */
+static inline struct cf_hlc_counts *counts_of(const struct cf_hlc_node *node) {
+    uint32_t instrument = cf_load_relaxed(&node->instrument);
+    return cf_likely(instrument != 0) ? cf_process_payload(&cf_thread, instrument - 1) : NULL;
 }
 
 /* Counts stamps in a row, of which `stamp` is the last. */
@@ -82,7 +89,7 @@ static inline void count_stamps(struct cf_hlc_counts *counts, uint64_t stamp, ui
 
 uint64_t cf_hlc_node_tick(struct cf_hlc_node *node, uint64_t now_ns) {
     uint64_t stamp = cf_hlc_tick(&node->clock, now_ns);
-    struct cf_hlc_counts *counts = cf_process_payload(&cf_thread, node->instrument);
+    struct cf_hlc_counts *counts = counts_of(node);
     if (cf_likely(counts != NULL))
         count_stamps(counts, stamp, now_ns, 1);
     return stamp;
@@ -90,7 +97,7 @@ uint64_t cf_hlc_node_tick(struct cf_hlc_node *node, uint64_t now_ns) {
 
 uint64_t cf_hlc_node_tick_many(struct cf_hlc_node *node, uint64_t now_ns, uint64_t count) {
     uint64_t first = cf_hlc_advance(&node->clock, now_ns & ~(CF_HLC_GRAIN_NS - 1), count);
-    struct cf_hlc_counts *counts = cf_process_payload(&cf_thread, node->instrument);
+    struct cf_hlc_counts *counts = counts_of(node);
     if (cf_likely(counts != NULL))
         count_stamps(counts, first + count - 1, now_ns, count);
     return first;
@@ -100,7 +107,7 @@ int cf_hlc_node_receive(struct cf_hlc_node *node, uint64_t now_ns, uint64_t mess
                         uint32_t sender, uint64_t *stamp) {
     int error =
         cf_hlc_receive(&node->clock, now_ns, message, cf_load_relaxed(&node->max_offset_ns), stamp);
-    struct cf_hlc_counts *counts = cf_process_payload(&cf_thread, node->instrument);
+    struct cf_hlc_counts *counts = counts_of(node);
     if (cf_unlikely(counts == NULL))
         return error;
     if (cf_unlikely(error != 0)) {
@@ -117,11 +124,20 @@ int cf_hlc_node_receive(struct cf_hlc_node *node, uint64_t now_ns, uint64_t mess
     return 0;
 }
 
+int cf_hlc_node_merge(struct cf_hlc_node *node, uint64_t tick, uint64_t message, uint32_t sender) {
+    uint64_t now_ns = cf_hlc_node_now(node, tick), unused;
+    uint64_t trusted_ns = now_ns + cf_load_relaxed(&node->max_offset_ns);
+    if (trusted_ns < now_ns || trusted_ns > CF_HLC_LAST_ACCEPTED)
+        trusted_ns = CF_HLC_LAST_ACCEPTED;
+    cf_store_relaxed(&node->trusted_ns, trusted_ns);
+    return cf_hlc_node_receive(node, now_ns, message, sender, &unused);
+}
+
 uint64_t cf_hlc_node_now(struct cf_hlc_node *node, uint64_t tick) {
     uint32_t stepped_back;
     uint64_t now_ns = cf_wall_at(&cf_wall_process, tick, &stepped_back);
     if (cf_unlikely(stepped_back)) {
-        struct cf_hlc_counts *counts = cf_process_payload(&cf_thread, node->instrument);
+        struct cf_hlc_counts *counts = counts_of(node);
         if (counts != NULL)
             cf_bump(&counts->steps_back, 1);
     }

@@ -19,7 +19,7 @@
 
 #define CF_HLC_COUNTER_BITS 4
 #define CF_HLC_GRAIN_NS (UINT64_C(1) << CF_HLC_COUNTER_BITS)
-/* A message stamped later than this is refused, so that a clock can not be driven to its end. */
+/* A message stamped later than this is refused, so that a clock cannot be driven to its end. */
 #define CF_HLC_LAST_ACCEPTED (UINT64_MAX - (UINT64_C(1) << 60))
 
 struct cf_hlc {
@@ -66,8 +66,9 @@ extern const struct cf_kind cf_kind_hlc;
 struct cf_hlc_node {
     struct cf_hlc clock;
     uint64_t max_offset_ns;
-    uint32_t instrument;
-    uint32_t node; /* 1 to 65535; 0 = none: no stamp may leave this process */
+    uint64_t trusted_ns; /* stamps to there were within max_offset_ns at the last look; atomic */
+    uint32_t instrument; /* id + 1; 0 = none: nothing is counted */
+    uint32_t node;       /* 1 to 65535; 0 = none: no stamp may leave this process */
 } __attribute__((aligned(64)));
 
 #define CF_HLC_MAX_OFFSET_NS UINT64_C(500000000) /* the default; of uhlc and CockroachDB */
@@ -85,6 +86,11 @@ int cf_hlc_node_initialise(struct cf_hlc_node *node, uint32_t id, uint64_t max_o
 uint64_t cf_hlc_node_tick(struct cf_hlc_node *node, uint64_t now_ns);
 int cf_hlc_node_receive(struct cf_hlc_node *node, uint64_t now_ns, uint64_t message,
                         uint32_t sender, uint64_t *stamp);
+
+/* As cf_hlc_node_receive of a stamp that only has to be below all that is stamped from now on, at
+ * the wall clock of `tick`, a tick of now; and notes up to which stamp others can be merged without
+ * a look at the wall clock. Returns 0 or -ERANGE. */
+int cf_hlc_node_merge(struct cf_hlc_node *node, uint64_t tick, uint64_t message, uint32_t sender);
 
 /* As cf_hlc_node_tick, `count` stamps in a row, counted as so many; returns the first. */
 uint64_t cf_hlc_node_tick_many(struct cf_hlc_node *node, uint64_t now_ns, uint64_t count);

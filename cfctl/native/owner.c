@@ -101,9 +101,11 @@ int cf_owner_open_locked(void) {
     struct cf_segment *segment = &owner->segment;
     if (segment->header)
         return owner->open_result;
-    owner->open_result = owner->directory[0] ? cf_segment_open(segment, owner->directory,
-                                                               owner->run_id, owner->limit_bytes)
-                                             : -ENOENT;
+    /* Who records before the directory is named must not decide for good that nobody sees it. */
+    if (!owner->directory[0])
+        return -ENOENT;
+    owner->open_result =
+        cf_segment_open(segment, owner->directory, owner->run_id, owner->limit_bytes);
     if (owner->open_result != 0 && cf_segment_open_anonymous(segment, owner->limit_bytes) != 0)
         owner->open_result = -ENOMEM;
     if (segment->header)

@@ -216,7 +216,7 @@ void *cf_process_claim(uint32_t id) {
     struct cf_shard *shard = id < instrument_count ? claim_locked(&instruments[id]) : NULL;
     pthread_mutex_unlock(&cf_owner()->lock);
     pthread_mutex_unlock(&lock);
-    thread->refused[id] = shard == NULL;
+    thread->refused[id] = shard == NULL && cf_process_header() != NULL;
     thread->payloads[id] = shard ? cf_shard_payload(shard) : NULL;
     return thread->payloads[id];
 }

@@ -16,7 +16,7 @@ int cf_process_configure(const char *directory, const char *run_id, uint64_t lim
 
 /* Opens the segment if it is not open. Returns 0, or the negative errno for which the segment is in
  * anonymous memory, where this process alone can see it; the same answer each time. -ENOMEM when
- * there is none at all. */
+ * there is none at all; -ENOENT, and nothing is opened, before cf_process_configure. */
 int cf_process_open(void);
 
 /* Copies the path of the open segment's file, "" when there is none, and returns its length. */
@@ -31,7 +31,8 @@ int64_t cf_process_instrument(const struct cf_kind *kind, const char *name, uint
                               const char *labels, uint32_t label_bytes);
 
 /* Returns the calling thread's payload for an instrument, claimed on first use and given back when
- * the thread ends; NULL when it was refused (samples_lost is the caller's to count). */
+ * the thread ends; NULL when it was refused (samples_lost is the caller's to count), and before
+ * cf_process_configure, after which it is asked for again. */
 void *cf_process_claim(uint32_t instrument);
 
 /* Returns a shard of an instrument that belongs to an object and not to a thread, for the process

@@ -223,6 +223,9 @@ void cf_ring_close(struct cf_ring_writer *writer);
  * Returns whether the next message has room. For cf_ring_publish, and while waiting for room. */
 int cf_ring_look(struct cf_ring_writer *writer);
 
+/* Takes dead readers from the gate, at most every millisecond. Returns how many. */
+unsigned cf_ring_remove_dead_readers(struct cf_ring_writer *writer);
+
 /* Publishes a message. 0; -EAGAIN when the ring is full: nothing was accepted, and the caller
  * counts it with cf_ring_reject if that is its last word; -EMSGSIZE for a payload beyond
  * cf_ring_max_payload; -ENOSPC and others when the arena can not be reserved; -ECHILD in a forked

@@ -172,9 +172,12 @@ static int is_alive(const struct cf_ring_writer *writer, uint32_t index, uint64_
            cf_topic_seat_lives(writer->topic, writer->participant, index) != 0;
 }
 
-/* Takes dead readers from the gate. Returns how many. */
-static unsigned remove_dead_readers(struct cf_ring_writer *writer) {
+unsigned cf_ring_remove_dead_readers(struct cf_ring_writer *writer) {
     unsigned removed = 0;
+    uint64_t now_ns = cf_os_ns(CLOCK_MONOTONIC);
+    if (now_ns < writer->next_look_ns)
+        return 0;
+    writer->next_look_ns = now_ns + LOOK_FOR_DEAD_EVERY_NS;
     for (uint32_t i = 0; i < lines_used(writer); i++) {
         struct cf_ring_reader_line *line = &writer->readers->lines[i];
         uint64_t reader = __atomic_load_n(&line->subscription, CF_RING_GATE_READ);
@@ -218,14 +221,9 @@ static int look(struct cf_ring_writer *writer, int arena_is_full) {
     if (writer->header->overwrite)
         return 1;
     uint64_t lowest = lowest_position(writer);
-    if (writer->tail - lowest >= writer->mask + 1 || arena_is_full) {
-        uint64_t now_ns = cf_os_ns(CLOCK_MONOTONIC);
-        if (now_ns >= writer->next_look_ns) {
-            writer->next_look_ns = now_ns + LOOK_FOR_DEAD_EVERY_NS;
-            if (remove_dead_readers(writer))
-                lowest = lowest_position(writer);
-        }
-    }
+    if ((writer->tail - lowest >= writer->mask + 1 || arena_is_full) &&
+        cf_ring_remove_dead_readers(writer) > 0)
+        lowest = lowest_position(writer);
     if (writer->tail - lowest > writer->high_water)
         writer->high_water = writer->tail - lowest;
     /* A position that is further back than any slot is a reader's nonsense: nothing is released. */

@@ -148,11 +148,9 @@ static int spin(const struct cf_subscription *subscription, uint64_t until_ns) {
     return 1;
 }
 
-/* Sleeps on the words of all topics, and of the patterns. */
-static int sleep_until(const struct cf_subscription *subscription, uint64_t sleep_ns) {
-    uint32_t *words[CF_TOPIC_SLEEP_WORDS], values[CF_TOPIC_SLEEP_WORDS], used = 0;
-    uint32_t count = cf_load_acquire(&subscription->topics.count);
-    uint32_t all = count + (subscription->patterns.page != NULL);
+uint32_t cf_subscription_prepare(const struct cf_subscription *subscription, uint32_t **words,
+                                 uint32_t *values) {
+    uint32_t used = 0, count = cf_load_acquire(&subscription->topics.count);
     for (uint32_t i = 0; i < count && used < CF_TOPIC_SLEEP_WORDS; i++) {
         struct cf_topic_page *page = cf_subscription_topic(subscription, i)->topic.page;
         words[used] = &page->waiters;
@@ -162,11 +160,18 @@ static int sleep_until(const struct cf_subscription *subscription, uint64_t slee
         uint32_t *word = &subscription->patterns.page->waiters;
         words[used] = word;
         values[used++] = __atomic_load_n(word, CF_RING_WAITERS);
-        cf_ring_fence(CF_RING_WAKE_FENCE); /* Partner: the fence in announce of pattern.c. */
+        cf_ring_fence(CF_RING_WAKE_FENCE); /* Partner: the fence in cf_pattern_wake. */
     }
+    return count + (subscription->patterns.page != NULL);
+}
+
+/* Sleeps on the words of all topics, and of the patterns. */
+static int sleep_until(const struct cf_subscription *subscription, uint64_t sleep_ns) {
+    uint32_t *words[CF_TOPIC_SLEEP_WORDS], values[CF_TOPIC_SLEEP_WORDS];
+    uint32_t count = cf_subscription_prepare(subscription, words, values);
     if (is_ready(subscription))
         return 0;
-    return used == 0 ? -EINVAL : cf_topic_sleep(words, values, all, sleep_ns);
+    return count == 0 ? -EINVAL : cf_topic_sleep(words, values, count, sleep_ns);
 }
 
 int cf_subscription_wait(const struct cf_subscription *subscription, uint64_t spin_until_ns,

@@ -125,6 +125,11 @@ int cf_subscription_spin(const struct cf_subscription *subscription, uint32_t lo
 int cf_subscription_wait(const struct cf_subscription *subscription, uint64_t spin_until_ns,
                          uint64_t slice_ns);
 
+/* Before sleeping, as cf_topic_prepare, of all topics and the pattern: sets the words, at most
+ * CF_TOPIC_SLEEP_WORDS, and the values to sleep on. Returns how many there are. */
+uint32_t cf_subscription_prepare(const struct cf_subscription *subscription, uint32_t **words,
+                                 uint32_t *values);
+
 /* Wakes whoever waits, to look up. Any thread. */
 void cf_subscription_wake(struct cf_subscription *subscription);
 

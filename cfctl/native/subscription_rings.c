@@ -141,8 +141,11 @@ int cf_subscription_add_topic(struct cf_subscription *subscription, const char *
     int is_seated = error == 0;
     if (is_seated)
         error = open_rings(subscription, subscription->topics.count - 1, 1);
-    if (of->topic.page)
+    if (of->topic.page) {
         cf_topic_leave(&of->topic);
+        /* Publishers may be waiting for subscribers. */
+        cf_topic_wake(of->topic.page);
+    }
     if (is_seated && error != 0) {
         leave_last_topic(subscription);
     } else if (error != 0) {

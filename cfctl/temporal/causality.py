@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 from cfctl.records import Document
 
 if TYPE_CHECKING:
-    from cfctl.temporal.deadlines import MessageId
+    from cfctl.temporal.awaited import MessageId
 
 _REMEMBERED: Final = 4096
 # A trace that is wrong throughout names this many violations of a kind one by one.

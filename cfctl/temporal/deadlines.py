@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
 from cfctl.errors import TemporalViolation
+from cfctl.temporal.awaited import Awaited, MessageId
 from cfctl.temporal.durations import Durations, Recorder
-
-# (publisher, sequence): the name of a message on one topic.
-MessageId = tuple[int, int]
 
 _NEVER: Final = (1 << 64) - 1
 
@@ -71,10 +69,11 @@ class Dispatch:
 class QueueCounts:
     """What happened to the messages, since the start.
 
-    accepted = delivered + expired + dropped_by_deps + pending. `refused`: the deadline had passed at
-    publication (TemporalViolation). `late`: delivered after the deadline.
+    accepted = delivered + expired + dropped_by_deps + failed + undelivered + pending. `refused`: the
+    deadline had passed at publication (TemporalViolation). `late`: delivered after the deadline.
     `held_by_deps`: had to wait for a dependency; `unmet_delivered` and `dropped_by_deps`: whose
-    dependencies timed out or were lost, by policy.
+    dependencies timed out or were lost, by policy. `failed`: could not be delivered at its turn, for an
+    error; `undelivered`: still there when the queue was closed.
     """
 
     accepted: int = 0
@@ -86,6 +85,8 @@ class QueueCounts:
     held_by_deps: int = 0
     unmet_delivered: int = 0
     dropped_by_deps: int = 0
+    failed: int = 0
+    undelivered: int = 0
     high_water: int = 0
 
     @property
@@ -106,6 +107,7 @@ class _Waiting:
     message: Message
     accepted_ns: int
     number: int
+    release_ns: int
     hold_until_ns: int
     missing: set[MessageId]
     lost: set[MessageId] = field(default_factory=set)
@@ -114,7 +116,10 @@ class _Waiting:
 
 
 class TemporalQueue:
-    """Messages that have a deadline, dependencies or a slot, delivered in their order by `dispatch`.
+    """Messages that have a deadline, dependencies or a slot, delivered in their order.
+
+    `take` gives the message whose turn it is; it stays in the queue, and its dependents wait, until it is
+    `deliver`ed, is `put_back` or has `fail`ed. `dispatch` takes and delivers.
 
     `expiry`, `dependency_timeout`: policies. `dependency_timeout_ns`: how long a message is held for its
     dependencies; None: until its deadline. `lateness`, `slack` (deadline - dispatch, of those in time)
@@ -143,10 +148,9 @@ class TemporalQueue:
         self._accepted = 0
         self._ready: list[tuple[tuple[int, int, int, int, int], _Waiting]] = []
         self._timers: list[tuple[int, int, _Waiting]] = []
-        # Who waits for a message, by acceptance number; and per publisher a heap of those sequences.
-        self._dependents: dict[MessageId, dict[int, _Waiting]] = {}
-        self._awaited: dict[int, list[int]] = {}
-        self._watermarks: dict[int, int] = {}
+        # By acceptance number.
+        self._awaited: Awaited[_Waiting] = Awaited()
+        self._taken: _Waiting | None = None
         self._queued: dict[MessageId, int] = {}
 
     def __len__(self) -> int:
@@ -183,14 +187,14 @@ class TemporalQueue:
         missing = {each for each in message.dependencies if not self.is_met(each)}
         timeout_ns = self.dependency_timeout_ns
         hold_until_ns = _NEVER if not missing or timeout_ns is None else now_ns + timeout_ns
-        waiting = _Waiting(message, now_ns, self._accepted, hold_until_ns, missing)
+        waiting = _Waiting(message, now_ns, self._accepted, message.release_ns, hold_until_ns, missing)
         self._accepted += 1
         self._pending[waiting.number] = waiting
         self._queued[message.id] = self._queued.get(message.id, 0) + 1
         self.counts.high_water = max(self.counts.high_water, len(self._pending))
         self.counts.held_by_deps += bool(missing)
         for dependency in missing:
-            self._await(dependency, waiting)
+            self._awaited.add(dependency, waiting.number, waiting)
         for moment in self._moments(waiting, now_ns):
             heappush(self._timers, (moment, waiting.number, waiting))
         self._make_ready(waiting, now_ns)
@@ -200,19 +204,13 @@ class TemporalQueue:
 
         One that is still in this queue counts as received only when it has had its turn.
         """
-        if sequence <= self._watermarks.get(publisher, -1):
-            return
-        self._watermarks[publisher] = sequence
-        awaited = self._awaited.get(publisher, [])
-        while awaited and awaited[0] <= sequence:
-            dependency = (publisher, heappop(awaited))
+        for dependency in self._awaited.advance(publisher, sequence):
             if dependency not in self._queued:
-                self._settle(dependency, now_ns)
+                self.settle(dependency, now_ns)
 
     def is_met(self, dependency: MessageId) -> bool:
         """Return whether a message was received here: below the watermark and not in this queue."""
-        publisher, sequence = dependency
-        return self._watermarks.get(publisher, -1) >= sequence and dependency not in self._queued
+        return self._awaited.is_below(dependency) and dependency not in self._queued
 
     def is_queued(self, message: MessageId) -> bool:
         """Return whether a message of this id is pending."""
@@ -220,47 +218,108 @@ class TemporalQueue:
 
     def forget(self, publisher: int) -> None:
         """Forget a publisher's watermark, and with it that its messages were received."""
-        self._watermarks.pop(publisher, None)
+        self._awaited.forget(publisher)
+
+    def settle(self, dependency: MessageId, now_ns: int) -> None:
+        """Let go those that wait for a message: it has come, or is not to be waited for."""
+        for waiting in self._awaited.pop(dependency):
+            waiting.missing.discard(dependency)
+            if not waiting.missing:
+                self._released_by_deps(waiting, now_ns)
 
     def dispatch(self, now_ns: int) -> Dispatch | None:
         """Return the message whose turn it is, None when there is none; drives expiry and time-outs.
 
         Call it until it returns None, with a new time each: handlers take some.
         """
+        dispatch = self.take(now_ns)
+        if dispatch is not None:
+            self.deliver(dispatch)
+        return dispatch
+
+    def take(self, now_ns: int) -> Dispatch | None:
+        """As `dispatch`, but the message stays in the queue; one at a time.
+
+        One that is still in hand, because an error ended its handler, has failed.
+        """
+        if self._taken is not None:
+            self.fail(now_ns)
         self._run_timers(now_ns)
         while self._ready:
             waiting = heappop(self._ready)[1]
             if not waiting.gone:
-                return self._deliver(waiting, now_ns)
+                self._taken = waiting
+                return Dispatch(waiting.message, now_ns, tuple(sorted(waiting.lost)))
         return None
 
-    def put_back(self, dispatch: Dispatch, release_ns: int, now_ns: int) -> None:
-        """Take a message back that could not be delivered at its turn, for another from `release_ns` on.
+    def deliver(self, dispatch: Dispatch) -> None:
+        """Count the message in hand as delivered at its turn, and let go those that wait for it."""
+        waiting, now_ns, deadline_ns = self._give_back(), dispatch.at_ns, dispatch.message.deadline_ns
+        self.counts.delivered += 1
+        self.counts.unmet_delivered += bool(dispatch.unmet)
+        if dispatch.late and deadline_ns is not None:
+            self.counts.late += 1
+            self.lateness.record(now_ns - deadline_ns)
+        elif deadline_ns is not None:
+            self.slack.record(deadline_ns - now_ns)
+        self._remove(waiting)
+        if self._awaited.is_below(waiting.message.id):
+            self.settle(waiting.message.id, now_ns)
+        else:
+            self.advance(*waiting.message.id, now_ns)
 
-        Its turn counts for nothing; when its deadline has passed it is expired, whatever the policy.
+    def put_back(self, release_ns: int, now_ns: int) -> None:
+        """Take the message in hand back, for another turn from `release_ns` on; it keeps its place and age.
+
+        When its deadline has passed it is expired, by the policy DROP.
         """
-        message, counts = dispatch.message, self.counts
-        counts.delivered -= 1
-        counts.late -= dispatch.late
-        counts.unmet_delivered -= bool(dispatch.unmet)
-        if message.deadline_ns is not None and message.deadline_ns < now_ns:
-            counts.expired += 1
+        waiting = self._give_back()
+        if self._is_expired(waiting, now_ns):
+            self.counts.expired += 1
+            self._drop(waiting, now_ns)
             return
-        counts.accepted -= 1
-        counts.with_deadline -= message.deadline_ns is not None
-        self.add(replace(message, release_ns=release_ns, dependencies=()), now_ns)
+        waiting.ready, waiting.release_ns = False, release_ns
+        heappush(self._timers, (release_ns, waiting.number, waiting))
+
+    def fail(self, now_ns: int) -> None:
+        """Forget the message in hand, which cannot be delivered; those that wait for it wait no longer."""
+        self.counts.failed += 1
+        self._drop(self._give_back(), now_ns)
+
+    def release_all(self, now_ns: int) -> list[Message]:
+        """Let all go without waiting for their release, but for their causes; return those that did wait."""
+        held_back = [each for each in self._pending.values() if each.release_ns > now_ns]
+        for waiting in held_back:
+            waiting.release_ns = now_ns
+            if waiting is not self._taken:
+                self._make_ready(waiting, now_ns)
+        return [each.message for each in held_back]
 
     def drain(self) -> Iterator[Message]:
-        """Yield the pending messages as they were accepted, and forget them: when the bus closes."""
+        """Yield the pending messages as they were accepted, and forget them, counted: when the bus closes.
+
+        One that is in hand stays there.
+        """
         for waiting in list(self._pending.values()):
-            self._remove(waiting)
-            yield waiting.message
+            if waiting is not self._taken:
+                self.counts.undelivered += 1
+                self._remove(waiting)
+                yield waiting.message
+
+    def _give_back(self) -> _Waiting:
+        waiting, self._taken = self._taken, None
+        assert waiting is not None, "no message is in hand"
+        return waiting
+
+    def _is_expired(self, waiting: _Waiting, now_ns: int) -> bool:
+        deadline_ns = waiting.message.deadline_ns
+        return deadline_ns is not None and now_ns > deadline_ns and self.expiry is Expiry.DROP
 
     def _moments(self, waiting: _Waiting, now_ns: int) -> Iterator[int]:
         """Yield when something happens to a message by itself."""
         message = waiting.message
-        if message.release_ns > now_ns:
-            yield message.release_ns
+        if waiting.release_ns > now_ns:
+            yield waiting.release_ns
         if waiting.hold_until_ns != _NEVER:
             yield waiting.hold_until_ns
         if message.deadline_ns is not None and (self.expiry is Expiry.DROP or waiting.missing):
@@ -272,7 +331,7 @@ class TemporalQueue:
             if waiting.gone:
                 continue
             deadline_ns = waiting.message.deadline_ns
-            if deadline_ns is not None and now_ns > deadline_ns and self.expiry is Expiry.DROP:
+            if self._is_expired(waiting, now_ns):
                 self.counts.expired += 1
                 self._drop(waiting, now_ns)
                 continue
@@ -284,27 +343,10 @@ class TemporalQueue:
             else:
                 self._make_ready(waiting, now_ns)
 
-    def _await(self, dependency: MessageId, waiting: _Waiting) -> None:
-        dependents = self._dependents.get(dependency)
-        if dependents is None:
-            dependents = self._dependents[dependency] = {}
-            heappush(self._awaited.setdefault(dependency[0], []), dependency[1])
-        dependents[waiting.number] = waiting
-
     def _stop_waiting(self, waiting: _Waiting) -> None:
         for dependency in waiting.missing:
-            dependents = self._dependents[dependency]
-            del dependents[waiting.number]
-            if not dependents:
-                del self._dependents[dependency]
+            self._awaited.remove(dependency, waiting.number)
         waiting.missing.clear()
-
-    def _settle(self, dependency: MessageId, now_ns: int) -> None:
-        """Let go those that wait for a message that has come."""
-        for waiting in self._dependents.pop(dependency, {}).values():
-            waiting.missing.discard(dependency)
-            if not waiting.missing:
-                self._released_by_deps(waiting, now_ns)
 
     def _give_up(self, waiting: _Waiting, now_ns: int) -> bool:
         """Apply the policy to a message whose dependencies did not come; return whether to drop it."""
@@ -322,30 +364,12 @@ class TemporalQueue:
 
     def _make_ready(self, waiting: _Waiting, now_ns: int) -> None:
         message = waiting.message
-        if waiting.ready or waiting.missing or message.release_ns > now_ns:
+        if waiting.ready or waiting.missing or waiting.release_ns > now_ns:
             return
         waiting.ready = True
         deadline_ns = _NEVER if message.deadline_ns is None else message.deadline_ns
         key = (deadline_ns, -message.priority, message.hlc, message.id[0], waiting.number)
         heappush(self._ready, (key, waiting))
-
-    def _deliver(self, waiting: _Waiting, now_ns: int) -> Dispatch:
-        dispatch = Dispatch(waiting.message, now_ns, tuple(sorted(waiting.lost)))
-        self.counts.delivered += 1
-        self.counts.unmet_delivered += bool(waiting.lost)
-        deadline_ns = waiting.message.deadline_ns
-        if dispatch.late and deadline_ns is not None:
-            self.counts.late += 1
-            self.lateness.record(now_ns - deadline_ns)
-        elif deadline_ns is not None:
-            self.slack.record(deadline_ns - now_ns)
-        self._remove(waiting)
-        publisher, sequence = waiting.message.id
-        if self._watermarks.get(publisher, -1) < sequence:
-            self.advance(publisher, sequence, now_ns)
-        else:
-            self._settle(waiting.message.id, now_ns)
-        return dispatch
 
     def _drop(self, waiting: _Waiting, now_ns: int) -> None:
         """Forget a message that will never be delivered; those that wait for it wait no longer."""
@@ -353,7 +377,7 @@ class TemporalQueue:
         while dropped:
             gone = dropped.pop()
             self._remove(gone)
-            for dependent in self._dependents.pop(gone.message.id, {}).values():
+            for dependent in self._awaited.pop(gone.message.id):
                 dependent.missing.discard(gone.message.id)
                 dependent.lost.add(gone.message.id)
                 if self._give_up(dependent, now_ns):

@@ -18,9 +18,11 @@ from typing import Final
 from cfctl import _native, paths
 from cfctl._native import Hlc
 from cfctl.errors import InputError, StateError, os_error_reason
+from cfctl.segment.process import open_segment
 
 DEFAULT_MAX_OFFSET_NS: Final = _native.HLC_MAX_OFFSET_NS
 HIGHEST_NODE: Final = 65535
+HIGHEST_OFFSET_NS: Final = (1 << 64) - 1
 
 __all__ = ["DEFAULT_MAX_OFFSET_NS", "HIGHEST_NODE", "Hlc", "global_hlc", "initialize_global_hlc"]
 
@@ -111,11 +113,16 @@ def initialize_global_hlc(node_id: int | None = None, *, max_offset_ns: int = DE
     Messages stamped more than `max_offset_ns` ahead of this host's clock are refused; within one
     host 1 ms is enough.
 
-    Raises InputError for an id outside of 1 to 65535 or one that another process holds, StateError
-    when the lock's file can not be made.
+    Raises InputError for an id outside of 1 to 65535 or one that another process holds, and for an offset
+    outside of 0 to 2^64 - 1 ns; StateError when the lock's file cannot be made.
     """
     if node_id is not None and not 1 <= node_id <= HIGHEST_NODE:
-        raise InputError(f"Node id {node_id} can not be used.", f"An id is 1 to {HIGHEST_NODE}.")
+        raise InputError(f"Node id {node_id} cannot be used.", f"An id is 1 to {HIGHEST_NODE}.")
+    if not 0 <= max_offset_ns <= HIGHEST_OFFSET_NS:
+        raise InputError(
+            f"max_offset_ns {max_offset_ns} cannot be used.", f"It is 0 to {HIGHEST_OFFSET_NS} ns."
+        )
+    open_segment()
     with _node.lock:
         _node.take(node_id, max_offset_ns)
     return _clock

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bus.h"
 #include "hlc.h"
 
 static const uint64_t T = UINT64_C(1795000000000000000) / 16 * 16;
@@ -146,6 +147,33 @@ static void test_stamps_in_a_row_are_nobody_elses(void) {
     CHECK(cf_hlc_node_tick(&cf_hlc_process, T) == first + 5);
 }
 
+/* Merges a stamp and returns whether the clock of the process took it. */
+static int merges(uint64_t stamp, uint64_t tick, uint64_t *looked_tick) {
+    cf_bus_merge_stamp(stamp, 9, tick, looked_tick);
+    return cf_load_relaxed(&cf_hlc_process.clock.last) >= stamp;
+}
+
+static void test_a_stamp_far_ahead_is_refused_after_a_step_backwards_too(void) {
+    const uint64_t second = 1000000000, span = 2 * CF_WALL_SPAN_NS, tick = UINT64_C(1) << 40;
+    struct cf_clock_line line = {0, 0, 1, 1, CLOCK_MONOTONIC_RAW};
+    struct cf_wall_reading reading = {tick, T, T};
+    uint64_t looked_tick = 0;
+    cf_hlc_process.clock.last = 0;
+    CHECK(cf_wall_anchor(&cf_wall_process, &reading, &line) == 0);
+    CHECK(!merges(T + second, tick, &looked_tick));
+    CHECK(merges(T, tick, &looked_tick));
+    CHECK(merges(T + second / 4, tick + span / 2, &looked_tick));
+    CHECK(!merges(T + second, tick + span / 2, &looked_tick));
+    const uint64_t later = tick + 2 * span;
+    reading = (struct cf_wall_reading){later, T - 10 * second, T - 10 * second};
+    CHECK(cf_wall_anchor(&cf_wall_process, &reading, &line) == 1);
+    CHECK(!merges(T + second / 3, later, &looked_tick));
+    CHECK(!merges(T + second / 3, later + span / 2, &looked_tick));
+    cf_hlc_process.clock.last = 0;
+    CHECK(merges(T - 10 * second + second / 4, later + span / 2, &looked_tick));
+    cf_wall_process = (struct cf_wall){0};
+}
+
 static struct cf_wall contended;
 static uint32_t anchors_done;
 
@@ -203,6 +231,7 @@ int main(void) {
     test_two_rates_that_agree_are_a_line();
     test_a_suspended_counter_is_no_rate();
     test_stamps_in_a_row_are_nobody_elses();
+    test_a_stamp_far_ahead_is_refused_after_a_step_backwards_too();
     test_a_reader_never_sees_a_mixture_of_two_anchors();
     test_a_forked_child_has_no_node_id();
     return 0;

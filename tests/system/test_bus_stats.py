@@ -146,13 +146,14 @@ with Bus(BusConfig(wait="park", dependency_timeout_ms=1e6)) as bus:
     kept, dropped, gone = (bus.subscribe(name) for name in ("orders", "prices", "prices"))
     del gone
     bus.unsubscribe(dropped)
+    plain = bus.publisher("orders")
     for number in range(50):
         bus.publish_with_deadline(Packet("orders", b"x"), time.time_ns() + 60_000_000_000)
     received = [kept.recv_message(30.0) for _ in range(50)]
     assert None not in received
     try: bus.publish_with_deadline(Packet("orders", b"x"), 1)
     except TemporalViolation: pass
-    waits = Packet("orders", b"waits"); waits.add_temporal_correlation([(9 << 48) + 5]); bus.publish(waits)
+    waits = Packet("orders", b"waits"); waits.add_temporal_correlation([(plain.number << 48) + 5]); bus.publish(waits)
     end = time.monotonic() + 30
     while bus.temporal_metrics().incoming.held_by_deps == 0 and time.monotonic() < end: kept.try_recv()
     import subprocess, sys

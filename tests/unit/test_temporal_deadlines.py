@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfctl.errors import TemporalViolation
+from cfctl.errors import InputError, TemporalViolation
 from cfctl.temporal import Durations, Message, QuantumOffset, TemporalQueue, next_slot_ns
-from cfctl.temporal.deadlines import DependencyTimeout, Expiry, MessageId
+from cfctl.temporal.deadlines import DependencyTimeout, Expiry
+
+if TYPE_CHECKING:
+    from cfctl.temporal.awaited import MessageId
 
 
 def message(sequence: int, publisher: int = 1, **fields: object) -> Message:
@@ -95,43 +99,116 @@ def test_what_was_forgotten_of_a_publisher_has_to_come_again() -> None:
 def test_a_message_that_is_put_back_has_its_turn_again_and_was_not_delivered() -> None:
     queue = TemporalQueue()
     queue.add(message(1, deadline_ns=100), 0)
-    dispatch = queue.dispatch(0)
-    assert dispatch is not None
-    queue.put_back(dispatch, 50, 0)
-    assert (queue.counts.accepted, queue.counts.delivered, queue.counts.with_deadline, len(queue)) == (
-        1,
-        0,
-        1,
-        1,
-    )
+    assert queue.take(0) is not None
+    queue.put_back(50, 0)
+    counts = queue.counts
+    assert (counts.accepted, counts.delivered, counts.with_deadline, len(queue)) == (1, 0, 1, 1)
     assert queue.is_queued((1, 1))
+    assert queue.oldest_age_ns(20) == 20
     assert ids(queue, 49) == []
     assert queue.next_event_ns() == 50
     assert ids(queue, 50) == [(1, 1)]
     assert (queue.counts.accepted, queue.counts.delivered) == (1, 1)
 
 
-@pytest.mark.parametrize("expiry", list(Expiry))
-def test_a_message_that_is_put_back_after_its_deadline_is_expired_whatever_the_policy(expiry: Expiry) -> None:
-    queue = TemporalQueue(expiry=expiry)
-    queue.add(message(1, deadline_ns=100), 0)
-    dispatch = queue.dispatch(90)
-    assert dispatch is not None
-    queue.put_back(dispatch, 150, 101)
-    counts = queue.counts
-    assert (counts.accepted, counts.delivered, counts.late, counts.expired, len(queue)) == (1, 0, 0, 1, 0)
+def test_a_message_that_is_put_back_after_its_deadline_is_expired_or_late_by_policy() -> None:
+    for expiry, expired, late in ((Expiry.DROP, 1, 0), (Expiry.DELIVER, 0, 1)):
+        queue = TemporalQueue(expiry=expiry)
+        queue.add(message(1, deadline_ns=100), 0)
+        assert queue.take(90) is not None
+        queue.put_back(150, 101)
+        assert ids(queue, 150) == ([(1, 1)] if late else [])
+        counts = queue.counts
+        assert (counts.accepted, counts.delivered, counts.late, counts.expired) == (1, late, late, expired)
+        assert len(queue) == 0
 
 
-def test_of_a_late_message_that_is_put_back_nothing_stays_counted_but_its_expiry() -> None:
+def test_a_message_that_is_put_back_keeps_what_it_did_not_wait_for_and_is_counted_once() -> None:
     queue = TemporalQueue(expiry=Expiry.DELIVER, dependency_timeout_ns=5)
     queue.add(message(1, deadline_ns=10, dependencies=((9, 9),)), 0)
-    dispatch = queue.dispatch(20)
-    assert dispatch is not None
-    assert dispatch.late
-    assert dispatch.unmet == ((9, 9),)
-    queue.put_back(dispatch, 30, 20)
+    first = queue.take(20)
+    assert first is not None
+    assert first.late
+    assert first.unmet == ((9, 9),)
+    queue.put_back(30, 20)
+    assert (queue.counts.delivered, queue.counts.late, queue.counts.unmet_delivered) == (0, 0, 0)
+    second = queue.dispatch(30)
+    assert second is not None
+    assert second.unmet == ((9, 9),)
+    assert (queue.counts.delivered, queue.counts.late, queue.counts.unmet_delivered) == (1, 1, 1)
+
+
+def test_a_dependent_does_not_overtake_a_cause_that_was_put_back() -> None:
+    queue = TemporalQueue()
+    queue.add(message(1, deadline_ns=500), 0)
+    queue.add(message(2, deadline_ns=100, dependencies=((1, 1),)), 0)
+    cause = queue.take(0)
+    assert cause is not None
+    assert cause.message.id == (1, 1)
+    queue.put_back(50, 0)
+    assert ids(queue, 49) == []
+    assert ids(queue, 50) == [(1, 1), (1, 2)]
+
+
+@pytest.mark.parametrize("policy", list(DependencyTimeout))
+def test_who_waits_for_a_message_that_failed_is_answered_by_policy(policy: DependencyTimeout) -> None:
+    queue = TemporalQueue(dependency_timeout=policy)
+    queue.add(message(1), 0)
+    queue.add(message(2, dependencies=((1, 1),)), 0)
+    assert queue.take(0) is not None
+    queue.fail(0)
+    dispatch = queue.dispatch(0)
     counts = queue.counts
-    assert (counts.delivered, counts.late, counts.unmet_delivered, counts.expired) == (0, 0, 0, 1)
+    if policy is DependencyTimeout.DELIVER:
+        assert dispatch is not None
+        assert dispatch.unmet == ((1, 1),)
+        assert (counts.failed, counts.delivered, counts.dropped_by_deps) == (1, 1, 0)
+    else:
+        assert dispatch is None
+        assert (counts.failed, counts.delivered, counts.dropped_by_deps) == (1, 0, 1)
+    assert len(queue) == 0
+
+
+def test_a_message_whose_handler_never_came_back_has_failed() -> None:
+    queue = TemporalQueue()
+    queue.add(message(1), 0)
+    queue.add(message(2), 0)
+    assert queue.take(0) is not None
+    second = queue.take(0)
+    assert second is not None
+    assert second.message.id == (1, 2)
+    assert (queue.counts.failed, len(queue)) == (1, 1)
+
+
+def test_what_is_not_to_be_waited_for_any_more_is_not_and_was_not_received() -> None:
+    queue = TemporalQueue(dependency_timeout_ns=None)
+    queue.add(message(1, dependencies=((7, 5), (7, 6))), 0)
+    queue.settle((7, 5), 0)
+    assert ids(queue, 0) == []
+    queue.settle((7, 6), 0)
+    dispatch = queue.dispatch(0)
+    assert dispatch is not None
+    assert dispatch.unmet == ()
+    assert not queue.is_met((7, 5))
+
+
+def test_without_slots_all_goes_at_once_in_the_order_of_deadlines_and_causes() -> None:
+    queue = TemporalQueue()
+    queue.add(message(1, deadline_ns=900, release_ns=800), 0)
+    queue.add(message(2, deadline_ns=500, release_ns=400, dependencies=((1, 1),)), 0)
+    queue.add(message(3, deadline_ns=700, release_ns=600), 0)
+    queue.add(message(4, deadline_ns=990), 0)
+    assert [each.id for each in queue.release_all(0)] == [(1, 1), (1, 2), (1, 3)]
+    assert ids(queue, 0) == [(1, 3), (1, 1), (1, 2), (1, 4)]
+
+
+def test_what_was_waited_for_in_vain_takes_no_room() -> None:
+    queue = TemporalQueue(dependency_timeout_ns=5)
+    for number in range(1000):
+        queue.add(message(number, dependencies=((1 << 48 | number, 0),)), number * 10)
+        assert len(ids(queue, number * 10 + 5)) == 1
+    assert not queue._awaited._sequences
+    assert not queue._awaited._dependents
 
 
 def test_late_delivery_by_choice_is_a_violation_with_its_lateness() -> None:
@@ -217,6 +294,7 @@ def test_a_closing_bus_gets_its_pending_messages_back() -> None:
     assert queue.oldest_age_ns(25) == 25
     assert [each.id for each in queue.drain()] == [(1, 2), (1, 1)]
     assert queue.dispatch(1000) is None
+    assert (queue.counts.accepted, queue.counts.undelivered, queue.counts.delivered) == (2, 2, 0)
 
 
 @dataclass
@@ -230,6 +308,7 @@ class Model:
     watermarks: dict[int, int] = field(default_factory=dict)
     expired: int = 0
     dropped: int = 0
+    failed: int = 0
 
     def queued(self) -> set[MessageId]:
         return {each[0].id for each in self.pending}
@@ -263,7 +342,7 @@ class Model:
             if self.policy is DependencyTimeout.DROP:
                 self.remove([each[0].id for each in waiting], "dropped")
 
-    def dispatch(self, now_ns: int) -> tuple[MessageId, tuple[MessageId, ...]] | None:
+    def take(self, now_ns: int) -> tuple[Message, tuple[MessageId, ...]] | None:
         def late(each: Message) -> bool:
             return each.deadline_ns is not None and now_ns > each.deadline_ns
 
@@ -293,9 +372,21 @@ class Model:
                 each[0].hlc,
             ),
         )
-        self.pending.remove(first)
-        self.advance(*first[0].id)
-        return first[0].id, tuple(sorted(first[3]))
+        return first[0], tuple(sorted(first[3]))
+
+    def dispatch(self, now_ns: int) -> tuple[MessageId, tuple[MessageId, ...]] | None:
+        taken = self.take(now_ns)
+        if taken is None:
+            return None
+        self.pending = [each for each in self.pending if each[0] is not taken[0]]
+        self.advance(*taken[0].id)
+        return taken[0].id, taken[1]
+
+    def put_back(self, taken: Message, release_ns: int) -> None:
+        self.pending = [
+            (replace(each[0], release_ns=release_ns), *each[1:]) if each[0] is taken else each
+            for each in self.pending
+        ]
 
 
 STEPS = st.lists(
@@ -310,6 +401,8 @@ STEPS = st.lists(
         ),
         st.tuples(st.just("advance"), st.integers(1, 3), st.integers(0, 5)),
         st.tuples(st.just("dispatch")),
+        st.tuples(st.just("put back"), st.integers(1, 30)),
+        st.tuples(st.just("fail")),
         st.tuples(st.just("pass"), st.integers(1, 30)),
     ),
     max_size=40,
@@ -348,16 +441,27 @@ def test_the_queue_does_what_the_model_does(
             case ("dispatch",):
                 got = queue.dispatch(now_ns)
                 assert (got and (got.message.id, got.unmet)) == model.dispatch(now_ns)
+            case ("put back" | "fail" as what, *rest):
+                dispatch, taken = queue.take(now_ns), model.take(now_ns)
+                assert (dispatch and dispatch.message.id) == (taken and taken[0].id)
+                if taken is not None and what == "fail":
+                    queue.fail(now_ns)
+                    model.remove([taken[0].id], "failed")
+                elif taken is not None:
+                    release_ns = now_ns + int(str(rest[0]))
+                    queue.put_back(release_ns, now_ns)
+                    model.put_back(taken[0], release_ns)
             case ("pass", int(elapsed)):
                 now_ns += elapsed
                 # Timers are looked at when something is dispatched: at the same moments in both.
                 got = queue.dispatch(now_ns)
                 assert (got and (got.message.id, got.unmet)) == model.dispatch(now_ns)
     counts = queue.counts
-    assert (counts.expired, len(queue)) == (model.expired, len(model.pending))
+    assert (counts.expired, counts.failed) == (model.expired, model.failed)
+    assert len(queue) == len(model.pending)
     assert (
         counts.accepted
-        == counts.delivered + counts.expired + counts.dropped_by_deps + len(queue)
+        == counts.delivered + counts.expired + counts.dropped_by_deps + counts.failed + len(queue)
         == sum(next_sequence.values())
     )
 
@@ -399,7 +503,12 @@ def test_slots_stay_within_their_share_and_rotate() -> None:
     assert max(seen) < 1800 + 200_000
     first = [min(range(8), key=lambda k: offset.slot_ns(k, t * 10**8, 10**6)) for t in range(10)]
     assert len(set(first)) > 1
-    with pytest.raises(TypeError):
-        QuantumOffset(0.2, 1.5, 1800)  # type: ignore[call-arg]
-    with pytest.raises(ValueError, match="0 to 1"):
-        QuantumOffset(amplitude=1.5)
+    assert QuantumOffset(0.2, 1.5, 1800.0) == QuantumOffset(amplitude=0.2, frequency=1.5, phase=1800.0)
+
+
+@pytest.mark.parametrize(
+    "values", [(1.5,), (-0.1,), (float("nan"),), (0.2, float("inf")), ("0.2",), (0.2, 1.5, None)]
+)
+def test_an_offset_out_of_its_range_is_refused(values: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="QuantumOffset"):
+        QuantumOffset(*values)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,9 +19,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from cfctl import _native, clock
 from cfctl.errors import ClockOffsetError, InputError
+from cfctl.segment.process import open_segment
 from cfctl.segment.reader import parse_segment
-from cfctl.temporal import Hlc
+from cfctl.temporal import Hlc, initialize_global_hlc
 from tests.hlc_machine import History, drive
+
+# Here, where the directory of the tests' one segment is still named.
+open_segment()
 
 # A manual clock: November 2023.
 T = 1_700_000_000_000_000_000
@@ -108,8 +113,112 @@ def test_a_stamp_at_the_end_of_time_is_refused_whatever_the_offset_allowed(messa
 
 @pytest.mark.parametrize("node", [0, -1, 65536])
 def test_a_node_id_has_16_bits_and_is_not_0(node: int) -> None:
-    with pytest.raises(ValueError, match="1 to 65535"):
+    with pytest.raises(InputError, match="1 to 65535"):
         Hlc(node)
+
+
+@pytest.mark.parametrize("offset_ns", [-1, 1 << 64])
+def test_an_offset_out_of_its_range_is_refused_with_the_range(offset_ns: int) -> None:
+    with pytest.raises(InputError, match=rf"max_offset_ns {offset_ns} .*0 to 18446744073709551615"):
+        Hlc(1, offset_ns)
+    with pytest.raises(InputError, match=rf"max_offset_ns {offset_ns} .*0 to 18446744073709551615"):
+        initialize_global_hlc(max_offset_ns=offset_ns)
+
+
+def test_stamps_senders_and_times_out_of_their_range_are_refused() -> None:
+    hlc = Hlc(1)
+    calls: list[Callable[[], int]] = [
+        lambda: hlc.tick(-1),
+        lambda: hlc.tick(1 << 64),
+        lambda: hlc.receive(-1, 2, T),
+        lambda: hlc.receive(T, 1 << 70, T),
+        lambda: hlc.receive(T, 2, -1),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match="It is an int of"):
+            call()
+    with pytest.raises(TypeError):
+        hlc.tick(1.5)  # type: ignore[arg-type]
+    assert hlc.last == 0
+
+
+CLOCK_FIRST = """
+import os, warnings
+warnings.simplefilter("error")
+from cfctl import temporal
+{first}
+from pathlib import Path
+from cfctl.bus import Bus
+from cfctl.segment.directory import list_segments
+from cfctl.segment.file import read_segment
+with Bus() as bus:
+    bus.subscribe("t")
+    (file,) = list_segments([Path(os.environ["CFCTL_SEGMENT_DIR"])]).files
+    assert file.header.pid == os.getpid()
+    print(*(each.kind for each in read_segment(file.path).entries))
+"""
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["temporal.global_hlc().tick()", "temporal.initialize_global_hlc(3).tick()", "temporal.Hlc(7).tick()"],
+)
+def test_a_clock_that_is_there_before_the_first_bus_leaves_the_process_visible(
+    first: str, tmp_path: Path
+) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", CLOCK_FIRST.format(first=first)],
+        env=os.environ | {"CFCTL_SEGMENT_DIR": str(tmp_path / "segments")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    assert {"hlc", "bus_dispatcher"} <= set(result.stdout.split())
+
+
+RECORDED_FIRST = """
+import os
+from cfctl import _native
+record = _native.DispatcherRecord("early")
+record.subscriptions(1, 0)
+assert _native.segment_bytes() == b""
+from cfctl.segment.process import open_segment
+open_segment()
+record.subscriptions(2, 0)
+from cfctl.segment.reader import parse_segment
+(entry,) = parse_segment(_native.segment_bytes()).entries
+print(len(os.listdir(os.environ["CFCTL_SEGMENT_DIR"])), entry.values["subscribed"])
+"""
+
+
+def test_who_records_before_the_directory_is_named_does_not_hide_the_process(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", RECORDED_FIRST],
+        env=os.environ | {"CFCTL_SEGMENT_DIR": str(tmp_path / "segments")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["1", "2"]
+
+
+def test_the_clock_of_a_process_without_a_node_counts_in_nobody_elses_instrument(tmp_path: Path) -> None:
+    program = (
+        "from cfctl import _native\n"
+        "clock = _native.process_hlc(); [clock.now_ns() for _ in range(1000)]\n"
+        "print(len(_native.segment_bytes()))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"CFCTL_SEGMENT_DIR": str(tmp_path / "segments")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert result.stdout.strip() == "0"
 
 
 def test_stamps_read_as_the_time_with_and_without_a_calibration() -> None:
@@ -250,7 +359,7 @@ def test_an_id_out_of_range_is_refused_before_any_file_is_made(
     from cfctl.temporal import initialize_global_hlc
 
     monkeypatch.setenv("CFCTL_SEGMENT_DIR", str(tmp_path / "segments"))
-    with pytest.raises(InputError, match="65536 can not be used"):
+    with pytest.raises(InputError, match="65536 cannot be used"):
         initialize_global_hlc(65536)
     assert not (tmp_path / "segments").exists()
 

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <structmember.h>
 
 #include "tick.h"
@@ -13,11 +14,13 @@ struct message_object {
     unsigned long long hlc;
     unsigned long long published_tick;
     unsigned long long received_tick;
+    PyObject *topic;
     char extended;
+    char redelivered;
 };
 
 PyObject *cf_bus_message(struct cf_module_state *state, const struct cf_ring_message *message,
-                         uint64_t received_tick, PyObject *payload) {
+                         uint64_t received_tick, PyObject *payload, PyObject *topic) {
     struct message_object *self =
         payload ? (void *)PyType_GenericAlloc(state->message_type, 0) : NULL;
     if (!self) {
@@ -29,7 +32,9 @@ PyObject *cf_bus_message(struct cf_module_state *state, const struct cf_ring_mes
     self->hlc = message->hlc;
     self->published_tick = message->tick;
     self->received_tick = received_tick;
+    self->topic = Py_XNewRef(topic);
     self->extended = (message->flags & CF_MESSAGE_EXTENDED) != 0;
+    self->redelivered = (message->flags & CF_MESSAGE_REDELIVERED) != 0;
     return (PyObject *)self;
 }
 
@@ -45,10 +50,45 @@ int cf_bus_timeout(PyObject *timeout, double *timeout_s) {
     if (*timeout_s == -1.0 && PyErr_Occurred())
         return -1;
     if (isnan(*timeout_s)) {
-        PyErr_SetString(PyExc_ValueError, "the timeout is not a number");
+        cf_raise_error("InputError", "The timeout cannot be used.", "It is not a number.",
+                       "Give seconds, or None to wait as long as it takes.");
         return -1;
     }
     return 0;
+}
+
+int cf_bus_arguments(const char *method, Py_ssize_t required, PyObject *const *args,
+                     Py_ssize_t count, PyObject *keywords, double *timeout_s) {
+    PyObject *timeout = count > required ? args[required] : NULL;
+    Py_ssize_t named = keywords ? PyTuple_Size(keywords) : 0;
+    if (count < required || count > required + 1 || named > (timeout ? 0 : 1)) {
+        PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments and timeout_s, not %zd", method,
+                     required, count + named);
+        return -1;
+    }
+    if (named == 1) {
+        if (PyUnicode_CompareWithASCIIString(PyTuple_GetItem(keywords, 0), "timeout_s") != 0) {
+            PyErr_Format(PyExc_TypeError, "%s() has no argument %R", method,
+                         PyTuple_GetItem(keywords, 0));
+            return -1;
+        }
+        timeout = args[count];
+    }
+    return cf_bus_timeout(timeout, timeout_s);
+}
+
+int cf_bus_raise_payload(PyObject *data) {
+    PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(data), "__name__");
+    PyErr_Clear();
+    const char *text = name ? PyUnicode_AsUTF8AndSize(name, NULL) : NULL;
+    char why[160];
+    snprintf(why, sizeof why, "It is of type %.80s, which holds no bytes in one piece.",
+             text ? text : "?");
+    PyErr_Clear();
+    cf_raise_error("InputError", "The payload cannot be published.", why,
+                   "Pass bytes, or encode it first: text.encode(), struct.pack(), msgspec.");
+    Py_XDECREF(name);
+    return -1;
 }
 
 uint64_t cf_bus_end_ns(double timeout_s, uint64_t now_ns) {
@@ -59,6 +99,7 @@ uint64_t cf_bus_end_ns(double timeout_s, uint64_t now_ns) {
 
 static void message_dealloc(PyObject *object) {
     Py_XDECREF(((struct message_object *)object)->payload);
+    Py_XDECREF(((struct message_object *)object)->topic);
     cf_free_instance(object);
 }
 
@@ -75,6 +116,9 @@ static PyMemberDef message_members[] = {
     {"hlc", T_ULONGLONG, offsetof(struct message_object, hlc), READONLY, "the publisher's stamp"},
     {"published_tick", T_ULONGLONG, offsetof(struct message_object, published_tick), READONLY, ""},
     {"received_tick", T_ULONGLONG, offsetof(struct message_object, received_tick), READONLY, ""},
+    {"topic", T_OBJECT, offsetof(struct message_object, topic), READONLY, "str"},
+    {"redelivered", T_BOOL, offsetof(struct message_object, redelivered), READONLY,
+     "another member of the group had it and died"},
     {"extended", T_BOOL, offsetof(struct message_object, extended), READONLY,
      "the payload starts with an extension"},
     {NULL, 0, 0, 0, NULL},
@@ -102,10 +146,15 @@ int cf_add_bus_message(PyObject *module) {
 }
 
 static int bus_add(PyObject *module) {
-    return cf_add_bus_message(module) < 0 || cf_add_bus_publisher(module) < 0 ||
-                   cf_add_bus_subscription(module) < 0 || cf_add_bus_record(module) < 0
-               ? -1
-               : 0;
+    static int (*const adders[])(PyObject *) = {
+        cf_add_bus_message,      cf_add_bus_participant, cf_add_bus_publisher, cf_add_bus_loan,
+        cf_add_bus_subscription, cf_add_bus_view,        cf_add_bus_record,
+    };
+    for (size_t i = 0; i < sizeof adders / sizeof adders[0]; i++) {
+        if (adders[i](module) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 const struct cf_binding_topic cf_topic_bus = {NULL, bus_add};

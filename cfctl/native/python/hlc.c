@@ -2,6 +2,8 @@
 #include "binding.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "hlc.h"
 
@@ -12,25 +14,70 @@ struct hlc_object {
     struct cf_hlc_node *owned;              /* to be freed; NULL for the process's */
 };
 
-static int is_node_id(long id) {
-    if (id >= 1 && id <= HIGHEST_NODE)
-        return 1;
-    PyErr_Format(PyExc_ValueError, "a node id is 1 to %d", HIGHEST_NODE);
+/* Takes an int of `lowest` to `highest`. 0, or -1 with InputError or, for what is not an int,
+ * TypeError.
+ */
+static int number_of(PyObject *given, const char *name, uint64_t lowest, uint64_t highest,
+                     uint64_t *into) {
+    *into = PyLong_AsUnsignedLongLong(given);
+    if (*into == UINT64_MAX && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError))
+            return -1;
+        PyErr_Clear();
+    } else if (*into >= lowest && *into <= highest)
+        return 0;
+    PyObject *what = PyUnicode_FromFormat("%s %R cannot be used.", name, given);
+    PyObject *why = PyUnicode_FromFormat("It is an int of %llu to %llu.",
+                                         (unsigned long long)lowest, (unsigned long long)highest);
+    const char *what_text = what ? PyUnicode_AsUTF8AndSize(what, NULL) : NULL;
+    const char *why_text = why ? PyUnicode_AsUTF8AndSize(why, NULL) : NULL;
+    if (what_text && why_text)
+        cf_raise_error("InputError", what_text, why_text, "");
+    Py_XDECREF(what);
+    Py_XDECREF(why);
+    return -1;
+}
+
+static int node_id_of(PyObject *given, uint32_t *id) {
+    uint64_t number;
+    if (number_of(given, "Node id", 1, HIGHEST_NODE, &number) < 0)
+        return -1;
+    *id = (uint32_t)number;
     return 0;
+}
+
+/* Opens the process's segment as every instrument does that is made from Python: what records
+ * first must not open it before its directory is known. 0, or -1 with an exception. */
+static int open_segment(void) {
+    PyObject *module = PyImport_ImportModule("cfctl.segment.process");
+    PyObject *result = module ? PyObject_CallMethod(module, "open_segment", NULL) : NULL;
+    Py_XDECREF(result);
+    Py_XDECREF(module);
+    return result ? 0 : -1;
+}
+
+static struct cf_hlc_node *make_node(void) {
+    struct cf_hlc_node *node = aligned_alloc(_Alignof(struct cf_hlc_node), sizeof *node);
+    if (node)
+        memset(node, 0, sizeof *node);
+    return node;
 }
 
 static PyObject *hlc_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"node", "max_offset_ns", NULL};
-    long id;
-    unsigned long long max_offset_ns = CF_HLC_MAX_OFFSET_NS;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "l|K:Hlc", names, &id, &max_offset_ns) ||
-        !is_node_id(id))
+    PyObject *node, *offset = NULL;
+    uint32_t id;
+    uint64_t max_offset_ns = CF_HLC_MAX_OFFSET_NS;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:Hlc", names, &node, &offset) ||
+        node_id_of(node, &id) < 0 ||
+        (offset && number_of(offset, "max_offset_ns", 0, UINT64_MAX, &max_offset_ns) < 0) ||
+        open_segment() < 0)
         return NULL;
     struct hlc_object *self = (struct hlc_object *)PyType_GenericNew(type, NULL, NULL);
     if (!self)
         return NULL;
-    self->owned = self->node = PyMem_Calloc(1, sizeof *self->owned);
-    if (!self->owned || cf_hlc_node_initialise(self->owned, (uint32_t)id, max_offset_ns) != 0) {
+    self->owned = self->node = make_node();
+    if (!self->owned || cf_hlc_node_initialise(self->owned, id, max_offset_ns) != 0) {
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
@@ -38,7 +85,7 @@ static PyObject *hlc_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
 }
 
 static void hlc_dealloc(PyObject *self) {
-    PyMem_Free(((struct hlc_object *)self)->owned);
+    free(((struct hlc_object *)self)->owned);
     cf_free_instance(self);
 }
 
@@ -59,8 +106,7 @@ static int time_of(struct cf_hlc_node *node, PyObject *given, uint64_t *now_ns) 
         *now_ns = cf_hlc_node_now(node, cf_ticks());
         return 0;
     }
-    *now_ns = PyLong_AsUnsignedLongLong(given);
-    return *now_ns == UINT64_MAX && PyErr_Occurred() ? -1 : 0;
+    return number_of(given, "Time", 0, UINT64_MAX, now_ns);
 }
 
 static PyObject *hlc_tick(PyObject *self, PyObject *const *args, Py_ssize_t count) {
@@ -93,22 +139,20 @@ static PyObject *refuse(struct cf_hlc_node *node, uint64_t message, unsigned lon
 }
 
 static PyObject *hlc_receive(PyObject *self, PyObject *const *args, Py_ssize_t count) {
-    uint64_t now_ns, stamp;
+    uint64_t now_ns, stamp, message;
+    uint32_t sender;
     if (count != 2 && count != 3) {
         PyErr_SetString(PyExc_TypeError, "receive() takes a stamp, its sender and at most a time");
         return NULL;
     }
-    uint64_t message = PyLong_AsUnsignedLongLong(args[0]);
-    if (message == UINT64_MAX && PyErr_Occurred())
-        return NULL;
-    long sender = PyLong_AsLong(args[1]);
-    if ((sender == -1 && PyErr_Occurred()) || !is_node_id(sender))
+    if (number_of(args[0], "Stamp", 0, UINT64_MAX, &message) < 0 ||
+        node_id_of(args[1], &sender) < 0)
         return NULL;
     struct cf_hlc_node *node = usable(self);
     if (!node || time_of(node, count == 3 ? args[2] : NULL, &now_ns) < 0)
         return NULL;
-    if (cf_hlc_node_receive(node, now_ns, message, (uint32_t)sender, &stamp) != 0)
-        return refuse(node, message, (unsigned long)sender, now_ns);
+    if (cf_hlc_node_receive(node, now_ns, message, sender, &stamp) != 0)
+        return refuse(node, message, sender, now_ns);
     return PyLong_FromUnsignedLongLong(stamp);
 }
 
@@ -176,12 +220,14 @@ static PyObject *process_hlc(PyObject *module, PyObject *unused) {
 
 static PyObject *process_hlc_initialise(PyObject *module, PyObject *args) {
     (void)module;
-    long id;
-    unsigned long long max_offset_ns;
-    if (!PyArg_ParseTuple(args, "lK:process_hlc_initialise", &id, &max_offset_ns) ||
-        !is_node_id(id))
+    PyObject *node, *offset;
+    uint32_t id;
+    uint64_t max_offset_ns;
+    if (!PyArg_ParseTuple(args, "OO:process_hlc_initialise", &node, &offset) ||
+        node_id_of(node, &id) < 0 ||
+        number_of(offset, "max_offset_ns", 0, UINT64_MAX, &max_offset_ns) < 0)
         return NULL;
-    if (cf_hlc_node_initialise(&cf_hlc_process, (uint32_t)id, max_offset_ns) != 0)
+    if (cf_hlc_node_initialise(&cf_hlc_process, id, max_offset_ns) != 0)
         return PyErr_NoMemory();
     Py_RETURN_NONE;
 }

@@ -74,6 +74,9 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->span_type);
     Py_VISIT(state->lease_type);
     Py_VISIT(state->message_type);
+    Py_VISIT(state->participant_type);
+    Py_VISIT(state->view_type);
+    Py_VISIT(state->loan_type);
     Py_VISIT(state->hlc_type);
     Py_VISIT(state->method_type);
     return 0;
@@ -85,6 +88,9 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->span_type);
     Py_CLEAR(state->lease_type);
     Py_CLEAR(state->message_type);
+    Py_CLEAR(state->participant_type);
+    Py_CLEAR(state->view_type);
+    Py_CLEAR(state->loan_type);
     Py_CLEAR(state->hlc_type);
     Py_CLEAR(state->method_type);
     return 0;
@@ -94,13 +100,15 @@ static void module_free(void *module) {
     module_clear(module);
 }
 
+/* No gate runs the core without the interpreter lock, or in a second interpreter: neither is
+ * declared. */
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, (void *)module_exec},
 #if PY_VERSION_HEX >= 0x030c0000
-    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
 #endif
 #if PY_VERSION_HEX >= 0x030d0000 && !defined(Py_LIMITED_API)
-    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+    {Py_mod_gil, Py_MOD_GIL_USED},
 #endif
     {0, NULL},
 };
