@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from cfctl.bus.latency import integer, latency_of
 from cfctl.bus.reading import PUBLISHER, SUBSCRIBER
+from cfctl.bus.runs import NO_RUNS, Runs
 from cfctl.bus.statistics import GroupStatistics, PublisherStatistics, SubscriptionStatistics
 from cfctl.bus.topic_pages import SeatFlag, SeatKind
 from cfctl.bus.window import share_of
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 GRAIN: Final = 32
 
 
-def publishers_of(window: Window, runs: dict[int, int]) -> Iterator[PublisherStatistics]:
-    """Yield the publishers: those with a segment, then rings alone. `runs`: the most rejects in a row, by ring."""
+def publishers_of(window: Window, runs: Runs = NO_RUNS) -> Iterator[PublisherStatistics]:
+    """Yield the publishers: those with a segment, then rings alone."""
     rings = {f"{ring.ring_id:016x}": ring for ring in window.now.rings}
     for process in window.processes:
         for entry in process.of(PUBLISHER):
@@ -36,18 +37,20 @@ def publishers_of(window: Window, runs: dict[int, int]) -> Iterator[PublisherSta
 
 
 def _publisher(
-    window: Window, ring: Ring | None, process: Process | None, entry: Entry | None, runs: dict[int, int]
+    window: Window, ring: Ring | None, process: Process | None, entry: Entry | None, runs: Runs
 ) -> PublisherStatistics:
     if ring is None:
         assert entry is not None
         assert process is not None
         return _without_ring(window, process, entry)
     earlier = window.rings_before.get(ring.ring_id)
-    published_now = rejected_now = run = None
+    published_now = rejected_now = run = pending_before = None
     if window.ns is not None:
         published_now = max(0, ring.published - (earlier.published if earlier else 0))
         rejected_now = max(0, ring.rejected - (earlier.rejected if earlier else 0))
-        run = min(runs.get(ring.ring_id, rejected_now), rejected_now)
+        run = min(runs.rejected.get(ring.ring_id, rejected_now), rejected_now)
+        waited = (reader.pending for reader in (earlier.readers if earlier else ()) if reader.alive)
+        pending_before = max(waited, default=0)
     alive = [reader for reader in ring.readers if reader.alive]
     elapsed_ns = process.elapsed_ns(entry) if process and entry else None
     return PublisherStatistics(
@@ -58,8 +61,8 @@ def _publisher(
         dead_readers=len(ring.readers) - len(alive), pending=max((each.pending for each in alive), default=0),
         high_water=integer(entry.values, "high_water") if entry else None,
         oldest_age_ns=window.age_ns(ring, alive), rate=window.rate(published_now, ring.published, elapsed_ns),
-        published_now=published_now, rejected_now=rejected_now, rejected_run=run, arena_bytes=ring.arena_bytes,
-        own=ring.own or (process is not None and process.own),
+        published_now=published_now, rejected_now=rejected_now, rejected_run=run, pending_before=pending_before,
+        arena_bytes=ring.arena_bytes, own=ring.own or (process is not None and process.own),
     )  # fmt: skip
 
 
@@ -76,7 +79,7 @@ def _without_ring(window: Window, process: Process, entry: Entry) -> PublisherSt
         oldest_age_ns=None,
         rate=window.rate(process.rise(entry, "published"), published, process.elapsed_ns(entry)),
         published_now=process.rise(entry, "published"), rejected_now=process.rise(entry, "rejected"),
-        rejected_run=still, arena_bytes=None, own=process.own,
+        rejected_run=still, pending_before=still, arena_bytes=None, own=process.own,
     )  # fmt: skip
 
 
@@ -98,7 +101,7 @@ class _Subscription:
     exact: bool = False
 
 
-def subscriptions_of(window: Window) -> Iterator[SubscriptionStatistics]:
+def subscriptions_of(window: Window, runs: Runs = NO_RUNS) -> Iterator[SubscriptionStatistics]:
     """Yield the subscriptions by topic: those with a segment, then those that only seats or rings show."""
     known: dict[int, dict[str, _Subscription]] = {}
     for page in window.now.topics:
@@ -120,10 +123,10 @@ def subscriptions_of(window: Window) -> Iterator[SubscriptionStatistics]:
             by_topic = known.pop(number, {}) or {entry.name: _Subscription(entry.name)}
             for found in by_topic.values():
                 found.process, found.entry, found.exact = process, entry, len(by_topic) == 1
-                yield _subscription(window, number, found)
+                yield _subscription(window, number, found, runs)
     for number, by_topic in known.items():
         for found in by_topic.values():
-            yield _subscription(window, number, found)
+            yield _subscription(window, number, found, runs)
 
 
 def _hex(text: str) -> int:
@@ -133,14 +136,16 @@ def _hex(text: str) -> int:
         return 0
 
 
-def _subscription(window: Window, number: int, of: _Subscription) -> SubscriptionStatistics:
+def _subscription(window: Window, number: int, of: _Subscription, runs: Runs) -> SubscriptionStatistics:
     lines = [(ring, _exact(reader, of, len(of.lines))) for ring, reader in of.lines]
     alive = [(ring, reader) for ring, reader in lines if reader.alive]
     delivered, dropped, rises = _taken(window, of, [reader for _, reader in lines])
     pending = sum(reader.pending for _, reader in lines)
     process, entry = of.process, of.entry
     before = process.before(entry) if process is not None and entry is not None else None
-    rate, ns_per_tick = Measurement.missing("1/s", "its process has no segment"), None
+    seen = any(each.pid == _pid(of) for each in window.processes)
+    why = "nothing was received" if seen else "its process has no segment"
+    rate, ns_per_tick = Measurement.missing("1/s", why), None
     if process is not None and entry is not None:
         rate, ns_per_tick = window.rate(rises[0], delivered, process.elapsed_ns(entry)), process.ns_per_tick
     ages = [age for ring, reader in alive if (age := window.age_ns(ring, [reader])) is not None]
@@ -157,6 +162,7 @@ def _subscription(window: Window, number: int, of: _Subscription) -> Subscriptio
         loss=share_of(dropped, copies, "copies"), rate=rate, latency=latency_of(entry, "delivered", ns_per_tick),
         window_latency=latency_of(entry, "delivered", ns_per_tick, before) if before is not None else None,
         delivered_now=rises[0], dropped_now=rises[1],
+        dropped_run=None if rises[1] is None else min(runs.dropped.get(number, rises[1]), rises[1]),
         stalled=is_alive and rises[0] == 0 and _was_offered(window, alive), group=of.group,
         waits=None if of.seat is None else "sleeps" if of.seat.flags & SeatFlag.SLEEPS else "spins",
         pattern=bool(flags & SeatFlag.PATTERN), lossy=bool(flags & SeatFlag.LOSSY),

@@ -3,38 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from cfctl.bus.conditions import health_of
-from cfctl.bus.endpoints import GRAIN, groups_of, publishers_of, subscriptions_of
+from cfctl.bus.endpoints import groups_of, publishers_of, subscriptions_of
 from cfctl.bus.reading import CLOCK, DISPATCHER, BusReading
+from cfctl.bus.runs import NO_RUNS, Runs
 from cfctl.bus.statistics import (
     BusReport,
     PublisherStatistics,
     SubscriptionStatistics,
     TopicStatistics,
 )
-from cfctl.bus.window import Window, missed_of, share_of
+from cfctl.bus.topic_pages import SeatFlag
+from cfctl.bus.window import Window, share_of
 from cfctl.records import Measurement
 
 if TYPE_CHECKING:
     from cfctl.bus.topic_pages import TopicPage
 
-__all__ = ["GRAIN", "missed_of", "report_of"]
 _End = PublisherStatistics | SubscriptionStatistics
-_NO_RUNS: Final[Mapping[int, int]] = {}
+# Below this two names are no misspelling of each other: difflib's own default.
+_ALIKE: Final = 0.6
 
 
 def report_of(
     now: BusReading,
     before: BusReading | None = None,
     which: str | None = None,
-    runs: Mapping[int, int] = _NO_RUNS,
+    runs: Runs = NO_RUNS,
 ) -> BusReport:
     """Return the report of a reading, or of the window between two; all, or what concerns a pid or a topic.
 
-    `runs`: the most rejects of each ring while its slowest reader took nothing, where somebody looked in between.
+    `runs`: what somebody found who looked between the two.
     """
     window = Window(now, before)
     dispatchers = tuple(each.dispatcher(e) for each in window.processes for e in each.of(DISPATCHER))
@@ -42,8 +45,8 @@ def report_of(
     clocks = tuple(each.clock(e) for each in window.processes for e in each.of(CLOCK))
     whole = BusReport(
         directory=str(now.directory), which=which, window_ns=window.ns, unix_ns=now.unix_ns, healthy=None,
-        conditions=(), topics=(), publishers=tuple(sorted(publishers_of(window, dict(runs)), key=_order)),
-        subscriptions=tuple(sorted(subscriptions_of(window), key=_order)), groups=tuple(groups_of(window)),
+        conditions=(), topics=(), publishers=tuple(sorted(publishers_of(window, runs), key=_order)),
+        subscriptions=tuple(sorted(subscriptions_of(window, runs), key=_order)), groups=tuple(groups_of(window)),
         dispatchers=dispatchers, clocks=clocks, problems=now.problems + window.problems,
     )  # fmt: skip
     found = _without_own_ended(whole, window) if which is None else _concerned(whole, which)
@@ -104,6 +107,7 @@ def _topic(topic: str, report: BusReport, window: Window, page: TopicPage | None
     copies = sum(each.copies for each in alone) + sum(each.copies for each in groups)
     live = [each for each in publishers if each.is_live]
     waiting = [each.pending for each in subscriptions if each.active] + [each.pending for each in groups]
+    has_readers = any(each.active for each in subscriptions)
     return TopicStatistics(
         topic=topic, publishers=len(live), subscriptions=sum(each.active for each in subscriptions),
         groups=sum(each.members > 0 for each in groups), published=sum(each.published for each in publishers),
@@ -112,8 +116,18 @@ def _topic(topic: str, report: BusReport, window: Window, page: TopicPage | None
         loss=share_of(dropped, copies, "copies"), publish_rate=_sum([each.rate for each in live]),
         delivery_rate=_sum([each.rate for each in subscriptions if each.state == "live"]),
         published_now=None if window.ns is None else sum(each.published_now or 0 for each in publishers),
-        wakeups_now=_wakeups(window, page),
+        wakeups_now=_wakeups(window, page), nearest=None if has_readers else _nearest(topic, window),
     )  # fmt: skip
+
+
+def _nearest(topic: str, window: Window) -> str | None:
+    """Return the topic with a living subscriber whose name is most like another's; None when none is like it."""
+    heard = [
+        page.topic
+        for page in window.now.topics
+        if page.topic != topic and any(seat.alive and not seat.flags & SeatFlag.OWN for seat in page.seats)
+    ]
+    return next(iter(difflib.get_close_matches(topic, heard, 1, _ALIKE)), None)
 
 
 def _wakeups(window: Window, page: TopicPage | None) -> int | None:

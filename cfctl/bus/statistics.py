@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,7 +21,7 @@ class PublisherStatistics:
 
     `pending`: messages its slowest living reader has yet to take, the oldest since `oldest_age_ns`; a reader
     stores its place every 32 messages and when it finds the ring empty. `high_water`: most that waited when
-    the publisher looked for room. What only the ring or only the segment shows is None where that is gone.
+    the publisher looked for room. `pending_before`: at the window's start. What only the ring or only the segment shows is None where that is gone.
     `rate` is over the window, else between the first message and the last. `rejected_now` counts the window,
     `rejected_run` the most of them while its slowest reader took nothing, as far as readings tell them apart.
     `own`: of one of cfctl's own commands.
@@ -48,6 +49,7 @@ class PublisherStatistics:
     published_now: int | None
     rejected_now: int | None
     rejected_run: int | None
+    pending_before: int | None
     arena_bytes: int | None
     own: bool
 
@@ -63,7 +65,8 @@ class SubscriptionStatistics:
 
     Only messages published after it joined a ring are its copies: what a late joiner did not see is not lost. What
     a slow reader has yet to pass and was overwritten is dropped. `active`: it is subscribed, and its process lives.
-    `stalled`: it took nothing in the window although messages waited for it. `group`: whose member it is; what
+    `dropped_run`: the most that were overwritten in the window between two messages it took, as far as readings tell
+    them apart. `stalled`: it took nothing in the window although messages waited for it. `group`: whose member it is; what
     waits is then the group's. `waits`: "spins" or "sleeps" where it finds nothing, None when its seat is gone.
     `pattern`: it subscribes to a pattern of topics. `lossy`: publishers do not wait for it. `own`: of one of cfctl's
     own commands.
@@ -88,6 +91,7 @@ class SubscriptionStatistics:
     window_latency: Latency | None
     delivered_now: int | None
     dropped_now: int | None
+    dropped_run: int | None
     stalled: bool
     group: str | None
     waits: str | None
@@ -125,7 +129,8 @@ class TopicStatistics:
     """The publishers, subscriptions and groups of a topic together; those that live are counted, cfctl's own not.
 
     `groups` are among neither; their members are among the subscriptions. `wakeups_now`: how often sleeping
-    subscriptions were woken in the window, None when that is not known.
+    subscriptions were woken in the window, None when that is not known. `nearest`: of a topic that nobody subscribes
+    to, the topic with subscribers whose name is most like it.
     """
 
     topic: str
@@ -142,6 +147,7 @@ class TopicStatistics:
     delivery_rate: Measurement
     published_now: int | None
     wakeups_now: int | None
+    nearest: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,3 +241,14 @@ class BusReport(Document):
         """Return whether anything of it lives."""
         states = {each.state for each in self.publishers} | {each.state for each in self.subscriptions}
         return "live" in states | {each.state for each in self.dispatchers}
+
+
+def missed_of(counts: Mapping[str, int]) -> tuple[int, int]:
+    """Return how many messages with a deadline missed it, of how many that a bus was offered or received.
+
+    What a bus sends and another receives is late there and expired here; what was refused had missed it already.
+    """
+    refused = counts["refused"]
+    missed = counts["late"] + counts["expired"] + refused
+    due = max(counts["with_deadline"], counts["received_due"] + counts["expired"]) + refused
+    return missed, max(missed, due)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from cfctl.bus.latency import integer, latency_of
 from cfctl.bus.reading import LATENESS, BusReading, is_own
-from cfctl.bus.statistics import ClockStatistics, DispatcherStatistics
+from cfctl.bus.statistics import ClockStatistics, DispatcherStatistics, missed_of
 from cfctl.records import Measurement
 from cfctl.segment.file import state_word
 from cfctl.segment.tick_rate import tick_rate
@@ -189,17 +189,6 @@ class Process:
             integer(entry.values, "drift_max_ns"), integer(entry.values, "refused_node"),
             integer(entry.values, "ahead_node"), self.rise(entry, "refused"),
         )  # fmt: skip
-
-
-def missed_of(counts: Mapping[str, int]) -> tuple[int, int]:
-    """Return how many messages with a deadline missed it, of how many that a bus was offered or received.
-
-    What a bus sends and another receives is late there and expired here; what was refused had missed it already.
-    """
-    refused = counts["refused"]
-    missed = counts["late"] + counts["expired"] + refused
-    due = max(counts["with_deadline"], counts["received_due"] + counts["expired"]) + refused
-    return missed, max(missed, due)
 
 
 def _key(entry: Entry) -> _Key:

@@ -16,7 +16,8 @@ from cfctl import _native
 from cfctl.bus import Bus, BusConfig, Packet, ResourceExhausted, Subscription, TemporalViolation
 from cfctl.bus.reading import CLOCK, BusReading
 from cfctl.bus.report import report_of
-from cfctl.bus.rings import list_rings
+from cfctl.bus.rings import list_bus
+from cfctl.bus.runs import RunWatch
 from cfctl.diagnose.bus import NO_BUS, BusWatch, channel_size, waiting_messages
 from cfctl.diagnose.engine import catalogue, run_check
 from cfctl.diagnose.live import Live
@@ -46,6 +47,7 @@ class Plant:
         self._known: set[int] = set()
         self._known = {entry.offset for entry in self._segment().entries}
         self.before: BusReading | None = None
+        self.runs = RunWatch()
         self.window_ns = SECOND_NS
 
     def bus(self, **settings: Any) -> Bus:
@@ -61,12 +63,18 @@ class Plant:
     def mark(self) -> None:
         """Begin the interval."""
         self.before = self.read()
+        self.runs = RunWatch()
+        self.look()
+
+    def look(self) -> None:
+        """Look at the rings within the interval."""
+        self.runs.look(list_bus(self.directory).rings)
 
     def read(self) -> BusReading:
-        rings, errors = list_rings(self.directory)
-        assert not errors
+        files = list_bus(self.directory)
+        assert not files.errors
         return BusReading(
-            self.directory, rings, ((self._segment(), Liveness.LOCKED),), local_clock(), time.monotonic_ns(),
+            self.directory, files.topics, files.rings, ((self._segment(), Liveness.LOCKED),), local_clock(), time.monotonic_ns(),
             time.time_ns(), 0, (),
         )  # fmt: skip
 
@@ -80,7 +88,8 @@ class Plant:
         now, before = self.read(), self.before
         if before is not None:
             before = dataclasses.replace(before, monotonic_ns=now.monotonic_ns - self.window_ns)
-        live = Live((), NO_BUS, bus=report_of(now, before))
+        self.look()
+        live = Live((), NO_BUS, bus=report_of(now, before, None, self.runs.runs))
         return run_check(CHECKS[check_id], Facts(HostView(), None, "timer", None, live=live))
 
 
