@@ -23,7 +23,7 @@ from cfctl.errors import ResourceExhausted, StateError
 from cfctl.segment.reader import parse_segment
 
 if TYPE_CHECKING:
-    from cfctl._native import RingPublisher
+    from cfctl._native import Publisher
 
 HEAD: Final = struct.Struct("<QQ")
 # Between two receipts, or a message's due time and its receipt: no longer Python's own work (0.3 us a
@@ -111,7 +111,7 @@ def send_paced(plan: Plan, bus: Bus) -> dict[str, Any]:
     return found
 
 
-def _send(publisher: RingPublisher) -> Callable[[bytes], object]:
+def _send(publisher: Publisher) -> Callable[[bytes], object]:
     return publisher.try_publish
 
 
@@ -125,7 +125,7 @@ def _scheduled_send(plan: Plan, bus: Bus) -> Callable[[bytes], object]:
     return send
 
 
-def _retried(publisher: RingPublisher, data: bytes) -> bool:
+def _retried(publisher: Publisher, data: bytes) -> bool:
     try:
         publisher.publish(data, _RETRY_S)
     except ResourceExhausted:
@@ -283,7 +283,7 @@ ROLES: Final[dict[str, Callable[[Plan, Bus], dict[str, Any]]]] = {
 }
 
 
-def _joined(plan: Plan, bus: Bus) -> RingPublisher:
+def _joined(plan: Plan, bus: Bus) -> Publisher:
     """Return the publisher of the plan's topic once all subscribers are there."""
     publisher = bus.publisher(plan.topic)
     end = time.monotonic() + _JOIN_S

@@ -20,9 +20,10 @@ is then no faster than a pipe.
 
 from __future__ import annotations
 
-from cfctl.bus.bus import Bus, BusHealth, BusStats, Publisher, PublisherStats, SubscriptionStats
+from cfctl.bus.bus import Bus, BusHealth, Publisher
 from cfctl.bus.config import BusConfig, Wait
 from cfctl.bus.dispatcher import TemporalMetrics
+from cfctl.bus.endpoints import BusStats, PublisherStats, SubscriptionStats
 from cfctl.bus.packet import Packet
 from cfctl.bus.requests import Request, Requester, Server
 from cfctl.bus.subscription import Message, Subscription

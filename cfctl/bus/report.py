@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from cfctl.bus.conditions import health_of
-from cfctl.bus.endpoints import groups_of, publishers_of, subscriptions_of
 from cfctl.bus.reading import CLOCK, DISPATCHER, BusReading
 from cfctl.bus.runs import NO_RUNS, Runs
+from cfctl.bus.seen_ends import groups_of, publishers_of, subscriptions_of
 from cfctl.bus.statistics import (
     BusReport,
     PublisherStatistics,

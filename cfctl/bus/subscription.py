@@ -7,13 +7,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from cfctl import _native
 from cfctl.errors import StateError, SubscriptionNotFound, os_error_reason
 
 if TYPE_CHECKING:
     from cfctl.bus.packet import Extension
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ class Subscription(_native.RingSubscription):
         except SubscriptionNotFound:
             return []
 
-    async def _await(self, take: Callable[[], Any], timeout_s: float | None) -> Any:
+    async def _await(self, take: Callable[[], _T | None], timeout_s: float | None) -> _T | None:
         end = None if timeout_s is None else time.monotonic() + timeout_s
         loop = asyncio.get_running_loop()
         while True:

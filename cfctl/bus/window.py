@@ -23,7 +23,7 @@ COUNTS: Final = (
     "accepted", "with_deadline", "refused", "delivered", "late", "expired", "held_by_deps", "unmet_delivered",
     "dropped_by_deps", "fifo_violations", "dependency_violations", "hlc_order_violations", "dispatches",
     "received_due", "failed", "damaged", "unsent", "undelivered", "unknown_dependencies", "not_held", "subscribed",
-    "unsubscribed",
+    "unsubscribed", "idle_pending",
 )  # fmt: skip
 _NS_PER_S: Final = 1e9
 # kind, name, labels

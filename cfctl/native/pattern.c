@@ -126,9 +126,14 @@ int cf_pattern_add(struct cf_patterns *patterns, struct cf_participant *particip
     return entry < 0 ? entry : 0;
 }
 
-void cf_pattern_remove(struct cf_patterns *patterns) {
+void cf_pattern_withdraw(struct cf_patterns *patterns) {
     if (patterns->page && patterns->entry >= 0 && cf_participant_is_open(patterns->participant))
         cf_store_release(&patterns->page->patterns[patterns->entry].subscription, UINT64_C(0));
+    patterns->entry = -1;
+}
+
+void cf_pattern_remove(struct cf_patterns *patterns) {
+    cf_pattern_withdraw(patterns);
     close_patterns(patterns);
 }
 

@@ -52,10 +52,14 @@ int cf_pattern_reaches(const char *pattern, uint32_t pattern_bytes, const char *
                        uint32_t name_bytes);
 
 /* Enters a pattern; from then on publishers seat the subscription. 0; -EUSERS when there are
- * CF_PATTERNS; or another negative errno. Closed by cf_pattern_remove. */
+ * CF_PATTERNS; or another negative errno. Undone by cf_pattern_remove. */
 int cf_pattern_add(struct cf_patterns *patterns, struct cf_participant *participant,
                    const struct cf_seat_request *request, const char *text, uint32_t bytes);
 
+/* Takes the pattern out: no publisher seats the subscription any more. */
+void cf_pattern_withdraw(struct cf_patterns *patterns);
+
+/* Takes the pattern out and unmaps the page; idempotent. */
 void cf_pattern_remove(struct cf_patterns *patterns);
 
 /* Wakes the subscriptions to patterns. */

@@ -163,12 +163,11 @@ static uint32_t lines_used(const struct cf_ring_writer *writer) {
     return used < CF_TOPIC_SEATS ? used : CF_TOPIC_SEATS;
 }
 
-/* Returns whether the reader of a line may still come back for its messages. */
-static int is_alive(const struct cf_ring_writer *writer, uint32_t index, uint64_t participant) {
-    if (participant != 0)
-        return cf_participant_lives(writer->participant, participant) != 0;
+/* Returns whether the reader of a line may still come back for its messages: it lives, and has not
+ * given its seat up without having opened this ring. */
+static int is_alive(const struct cf_ring_writer *writer, uint32_t index, uint64_t reader) {
     const struct cf_seat *seat = &writer->topic->seats[index];
-    return seat->kind == CF_SEAT_GROUP &&
+    return cf_load_acquire(&seat->subscription) == reader &&
            cf_topic_seat_lives(writer->topic, writer->participant, index) != 0;
 }
 
@@ -181,7 +180,7 @@ unsigned cf_ring_remove_dead_readers(struct cf_ring_writer *writer) {
     for (uint32_t i = 0; i < lines_used(writer); i++) {
         struct cf_ring_reader_line *line = &writer->readers->lines[i];
         uint64_t reader = __atomic_load_n(&line->subscription, CF_RING_GATE_READ);
-        if (reader == 0 || is_alive(writer, i, cf_load_relaxed(&line->participant)))
+        if (reader == 0 || is_alive(writer, i, reader))
             continue;
         /* Only that one: another may have taken the line meanwhile. */
         if (__atomic_compare_exchange_n(&line->subscription, &reader, UINT64_C(0), 0,

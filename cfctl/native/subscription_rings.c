@@ -129,13 +129,12 @@ static int seat_at(struct cf_subscription *subscription, struct cf_subscription_
 
 static void leave_last_topic(struct cf_subscription *subscription);
 
-int cf_subscription_add_topic(struct cf_subscription *subscription, const char *name,
-                              uint32_t bytes) {
+static int add_topic(struct cf_subscription *subscription, const char *name, uint32_t bytes,
+                     uint64_t timeout_ns) {
     struct cf_subscription_topic *of = calloc(1, sizeof *of);
     if (!of)
         return -ENOMEM;
-    int error = cf_topic_enter(&of->topic, subscription->participant, name, bytes, 1,
-                               CF_TOPIC_LOCK_NS);
+    int error = cf_topic_enter(&of->topic, subscription->participant, name, bytes, 1, timeout_ns);
     if (error == 0)
         error = seat_at(subscription, of);
     int is_seated = error == 0;
@@ -153,6 +152,11 @@ int cf_subscription_add_topic(struct cf_subscription *subscription, const char *
         free(of);
     }
     return error;
+}
+
+int cf_subscription_add_topic(struct cf_subscription *subscription, const char *name,
+                              uint32_t bytes) {
+    return add_topic(subscription, name, bytes, CF_TOPIC_LOCK_NS);
 }
 
 static int is_followed(const struct cf_subscription *subscription, uint64_t hash) {
@@ -183,7 +187,7 @@ static uint32_t read_name(const struct cf_subscription *subscription, const char
 }
 
 /* Subscribes to the topics of the directory that the pattern reaches. 0 or the first error. */
-static int follow_topics(struct cf_subscription *subscription) {
+static int follow_topics(struct cf_subscription *subscription, uint64_t timeout_ns) {
     subscription->seen_patterns = cf_load_acquire(&subscription->patterns.page->generation);
     int fd = openat(subscription->participant->directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *directory = fd < 0 ? NULL : fdopendir(fd);
@@ -205,7 +209,7 @@ static int follow_topics(struct cf_subscription *subscription) {
         if (bytes == 0 || !cf_pattern_reaches(subscription->pattern, subscription->pattern_bytes,
                                               name, bytes))
             continue;
-        int error = cf_subscription_add_topic(subscription, name, bytes);
+        int error = add_topic(subscription, name, bytes, timeout_ns);
         first_error = first_error ? first_error : error;
     }
     closedir(directory);
@@ -222,7 +226,7 @@ int cf_subscription_follow(struct cf_subscription *subscription, const char *pat
     memcpy(subscription->pattern, pattern, bytes);
     subscription->pattern_bytes = bytes;
     subscription->seat.flags |= CF_SEAT_PATTERN;
-    return follow_topics(subscription);
+    return follow_topics(subscription, CF_TOPIC_LOCK_NS);
 }
 
 /* Gives a reader up; `for_good` as cf_ring_detach. */
@@ -272,7 +276,8 @@ void cf_subscription_refresh(struct cf_subscription *subscription) {
     if (subscription->patterns.page &&
         cf_load_acquire(&subscription->patterns.page->generation) != subscription->seen_patterns) {
         uint64_t seen = subscription->seen_patterns;
-        if (follow_topics(subscription) != 0)
+        /* Whoever receives must not wait: a topic that is locked is tried again. */
+        if (follow_topics(subscription, 0) != 0)
             subscription->seen_patterns = seen;
     }
     subscription->unjoined = 0;
@@ -298,6 +303,8 @@ static void leave_topic(struct cf_subscription *subscription, uint32_t index) {
     int is_entered = cf_participant_is_open(subscription->participant) &&
                      cf_topic_reenter(topic, CF_TOPIC_LOCK_NS) == 0;
     if (is_entered) {
+        /* Also those that wait for it and were never looked at. */
+        open_rings(subscription, index, 0);
         uint32_t group = topic->page->seats[of->seat].group;
         cf_subscription_finish(subscription);
         cf_topic_free_seat(topic, of->seat);
@@ -324,7 +331,13 @@ static void leave_last_topic(struct cf_subscription *subscription) {
 }
 
 void cf_subscription_close(struct cf_subscription *subscription) {
-    /* No new topic may seat it any more. */
+    /* First no new topic may seat it any more; then those that did are found. */
+    int is_following = subscription->patterns.page != NULL &&
+                       cf_participant_is_open(subscription->participant);
+    if (is_following)
+        cf_pattern_withdraw(&subscription->patterns);
+    if (is_following)
+        follow_topics(subscription, CF_TOPIC_LOCK_NS);
     cf_pattern_remove(&subscription->patterns);
     while (subscription->topics.count > 0)
         leave_last_topic(subscription);

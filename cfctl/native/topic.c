@@ -207,6 +207,9 @@ void cf_topic_remove_dead_seats(struct cf_topic *topic) {
     struct cf_topic_page *page = topic->page;
     for (uint32_t i = 0; i < seats_used(page); i++) {
         struct cf_seat *seat = &page->seats[i];
+        /* Who made a group may have died before it was a member. */
+        if (seat->subscription != 0 && seat->kind == CF_SEAT_GROUP && !has_members(page, i))
+            free_one(page, i);
         if (seat->subscription == 0 || seat->kind == CF_SEAT_GROUP ||
             cf_participant_lives(topic->participant, seat->participant) != 0 ||
             is_inherited(topic, i))

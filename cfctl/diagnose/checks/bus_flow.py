@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from cfctl.bus.endpoints import GRAIN
 from cfctl.bus.health import counted
+from cfctl.bus.seen_ends import GRAIN
 from cfctl.diagnose.advice import Fix
 from cfctl.diagnose.bus import channel_size
 from cfctl.diagnose.checks.bus import GUIDE, LOSES, in_group, judged, named, per_second, times

@@ -100,13 +100,20 @@ def _steadier(each: DispatcherStatistics, found: Coherence) -> str:
     """Return what makes the dispatcher regular without a cost, then what does it by a longer wait for messages."""
     pin = f"Pin the dispatcher's own thread to a CPU that nothing else uses: {_pinning(each)}."
     if found.jitter_ns is None or _is_noise(found):
-        longer_us = min(_MAX_QUANTUM_US, math.ceil(10 * each.quantum_ns / 1000))
+        late_ns = _wakeup_ns(each)
+        longer_us = math.ceil(max(10 * each.quantum_ns, late_ns / _JITTER_RATIO) / 1000)
         return (
-            f"{pin} The phases are as good as random: the quantum of {times(each.quantum_ns)} is shorter than the jitter of a "
-            f"wake-up. {_longer(each, longer_us)}"
+            f"{pin} The phases are as good as random: a wake-up comes {times(late_ns)} late on average, and the quantum is "
+            f"{times(each.quantum_ns)}. {_longer(each, min(_MAX_QUANTUM_US, longer_us))}"
         )
     longer_us = min(_MAX_QUANTUM_US, math.ceil(found.jitter_ns / _JITTER_RATIO / 1000))
     return f"{pin} Or: {_longer(each, longer_us)} The jitter of {times(found.jitter_ns)} is then 13 % of the quantum, and R 0.7."
+
+
+def _wakeup_ns(each: DispatcherStatistics) -> float:
+    """Return how late the dispatcher comes to a message on average."""
+    counts = each.counts_now if each.counts_now and each.counts_now["dispatches"] else each.counts
+    return counts["idle_pending"] / max(1, counts["dispatches"])
 
 
 def _pinning(each: DispatcherStatistics) -> str:

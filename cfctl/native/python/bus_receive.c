@@ -230,8 +230,8 @@ PyObject *cf_bus_recv_message(PyObject *object, PyObject *const *args, Py_ssize_
 /* Takes up to `most` messages, at most BATCH; one that has an extension is the last. How many
  * payloads it stored: of held messages there are none. -1 when nothing is there, or with an
  * exception. */
-static Py_ssize_t take_batch(struct subscription_object *self, PyObject **payloads,
-                             Py_ssize_t most, int more) {
+static Py_ssize_t take_batch(struct subscription_object *self, PyObject **payloads, Py_ssize_t most,
+                             int more) {
     struct cf_ring_message messages[BATCH];
     struct cf_ring_reader *reader = NULL;
     PyObject *payload = NULL;
@@ -253,8 +253,8 @@ static Py_ssize_t take_batch(struct subscription_object *self, PyObject **payloa
     if (cf_likely(!is_extended))
         return taken;
     PyObject *topic = cf_bus_topic_of(self, reader);
-    PyObject *kept = topic ? payload_of(hold(self, &messages[taken - 1], tick, payload, topic), 0)
-                           : NULL;
+    PyObject *kept =
+        topic ? payload_of(hold(self, &messages[taken - 1], tick, payload, topic), 0) : NULL;
     if (kept && kept != Py_None) {
         payloads[taken - 1] = kept;
         return taken;

@@ -107,8 +107,8 @@ static PyObject *view_enter(PyObject *object, PyObject *unused) {
     if (found > 0 && self->reader)
         cf_bus_account(subscription, &self->message, 1, cf_ticks());
     if (found > 0)
-        self->view = self->copy ? PyMemoryView_FromObject(self->copy)
-                                : PyMemoryView_FromObject(object);
+        self->view =
+            self->copy ? PyMemoryView_FromObject(self->copy) : PyMemoryView_FromObject(object);
     if (found > 0 && self->view)
         return Py_NewRef(self->view);
     end(self);
