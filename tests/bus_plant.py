@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cfctl import _native
 from cfctl.bus import Bus, BusConfig, Subscription
@@ -14,7 +14,6 @@ from cfctl.bus.reading import BusReading
 from cfctl.bus.report import report_of
 from cfctl.bus.rings import list_bus
 from cfctl.bus.runs import RunWatch
-from cfctl.bus.statistics import BusReport
 from cfctl.diagnose.bus import NO_BUS
 from cfctl.diagnose.engine import catalogue, run_check
 from cfctl.diagnose.live import Live
@@ -25,6 +24,9 @@ from cfctl.segment.file import Liveness
 from cfctl.segment.process import open_segment
 from cfctl.segment.reader import parse_segment
 from cfctl.segment.tick_rate import local_clock
+
+if TYPE_CHECKING:
+    from cfctl.bus.statistics import BusReport
 
 CHECKS = {check.id: check for check in catalogue(Subject.TEMPORAL) if check.area is Area.BUS}
 PATIENCE_S = 30.0

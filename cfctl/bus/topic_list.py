@@ -42,7 +42,7 @@ class TopicList(Document):
 
 
 def topic_list(report: BusReport) -> TopicList:
-    """Return the topics of a report."""
+    """Return the topics of a report that somebody publishes or listens to; what has ended is in its statistics."""
     rows = [
         ListedTopic(
             topic=each.topic, publishers=each.publishers, subscriptions=each.subscriptions, groups=each.groups,
@@ -51,5 +51,6 @@ def topic_list(report: BusReport) -> TopicList:
             else Measurement.missing("1/s", "needs a window: --window"),
         )
         for each in report.topics
+        if each.publishers or each.subscriptions
     ]  # fmt: skip
     return TopicList(report.directory, report.which, report.window_ns, tuple(rows), report.problems)

@@ -175,7 +175,7 @@ def _pid(pid: int) -> str:
 
 def _groups(groups: Iterable[GroupStatistics]) -> Table:
     table = column_table(
-        [("group", "left"), ("members", "right"), ("delivered", "right"), ("pending", "right"),
+        [("group", "left"), ("members", "right"), ("taken", "right"), ("pending", "right"),
          ("unfinished", "right"), ("abandoned", "right"), ("redelivered", "right")]
     )  # fmt: skip
     for each in groups:

@@ -172,6 +172,12 @@ def piling_subscriptions(plant: Plant) -> None:
     KEPT.extend(bus.subscribe("topic") for _ in range(3))
 
 
+def unheard(plant: Plant) -> None:
+    bus = plant.bus()
+    plant.mark()
+    bus.publisher("topic").try_publish(b"x")
+
+
 Planter = Callable[[Plant], None]
 CASES: dict[str, tuple[list[tuple[Severity, Planter]], Planter]] = {
     "QUANTUM_COHERENCE": ([(Severity.MEDIUM, jittery)], regular),
@@ -190,6 +196,7 @@ CASES: dict[str, tuple[list[tuple[Severity, Planter]], Planter]] = {
     "MESSAGE_LATENCY": ([(Severity.MEDIUM, slow)], flowing),
     "THROUGHPUT_LOW": ([(Severity.MEDIUM, rejected)], fast_under_load),
     "ROUTER_UNHEALTHY": ([(Severity.HIGH, rejected), (Severity.HIGH, overrun)], flowing),
+    "NO_SUBSCRIBER": ([(Severity.MEDIUM, unheard)], flowing),
     "SUBSCRIPTION_LEAK": ([(Severity.MEDIUM, piled_up), (Severity.MEDIUM, piling_subscriptions)], flowing),
 }  # fmt: skip
 
@@ -215,6 +222,7 @@ def test_a_bus_with_the_fault_has_the_issue_with_numbers_and_a_remedy(
     assert found.description.endswith(".")
     assert any(character.isdigit() for character in found.description)
     assert found.solution
+    assert "None" not in f"{found.description} {found.solution}"
     assert found.evidence
     assert found.verify == f"cfctl diagnose temporal --only {name}"
 

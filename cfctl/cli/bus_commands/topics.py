@@ -55,7 +55,8 @@ def topics(
 
     One row a topic: publishers, subscriptions and groups whose processes live, and pending, the messages that
     the slowest subscription or group has yet to take. With --window also the rate at which messages are
-    published. cfctl bus stats shows each publisher and subscription. Exit status: 3 when there is no topic.
+    published. Topics whose programs have ended are left out; cfctl bus stats shows them, and each publisher and
+    subscription. Exit status: 3 when there is no topic.
     """
     from cfctl import paths
     from cfctl.bus.reading import BusReader
@@ -70,7 +71,8 @@ def topics(
     if report.topics and window_ns > 0:
         time.sleep(window_ns / 1e9)
         report = report_of(reader.read(), before, which)
-    where.emit(topic_list(report), render)
-    if not report.topics:
+    document = topic_list(report)
+    where.emit(document, render)
+    if not document.topics:
         message(no_bus(which))
         raise typer.Exit(ExitCode.UNMEASURED)
