@@ -21,6 +21,7 @@ from cfctl.bus.dispatcher import CLOSE_TIMEOUT_S, Dispatcher, TemporalMetrics
 from cfctl.bus.endpoints import BusStats, stats_of
 from cfctl.bus.failures import endpoint_error, publisher_error, subscription_error
 from cfctl.bus.packet import MAX_PRIORITY, Packet, checked, checked_deadline, ticket_id
+from cfctl.bus.presence import Presence, topic_names
 from cfctl.bus.requests import Requester, Server
 from cfctl.bus.subscription import Subscription
 from cfctl.errors import BusTimeout, InputError, StateError, SubscriptionNotFound
@@ -211,6 +212,20 @@ class Bus:
         With `redeliver` one that a server had not finished when it died comes to another server.
         """
         return Server(self, topic, redeliver=redeliver)
+
+    def presence(self, topic: str | None = None) -> Presence:
+        """Return who publishes on a topic and who subscribes to it, of all topics without one: now, and as it changes.
+
+        Raises InputError for a topic that cannot be used, SegmentError for a directory that cannot be read.
+        """
+        self._require_open()
+        name = None if topic is None else names.public(topic)
+        return Presence(self.config.directory, name, require_open=self._require_open)
+
+    def topics(self) -> tuple[str, ...]:
+        """Return the topics that anybody publishes on or subscribes to now, by name; 0.1 ms for each."""
+        self._require_open()
+        return topic_names(self.config.directory)
 
     def stats(self) -> BusStats:
         """Return what passed through, by publisher and subscription."""
