@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "pattern.h"
@@ -28,8 +29,7 @@ void cf_topic_remove_ended_rings(struct cf_topic *topic) {
         if (cf_ring_is_needed(topic, ring->ring_id) == 1)
             continue;
         remove_ring(topic, ring->ring_id);
-        cf_store_release(&ring->ring_id, UINT64_C(0));
-        ring->state = CF_TOPIC_RING_FREE;
+        cf_topic_remove_ring(topic, i);
     }
 }
 
@@ -48,25 +48,36 @@ static int expect_readers(struct cf_publisher *publisher) {
     return error;
 }
 
-static int make_ring(struct cf_publisher *publisher, const struct cf_ring_config *config) {
+/* Makes the file of a ring that is listed, and lets it wait for all who are seated. 0 or a negative
+ * errno. */
+static int make_file(struct cf_publisher *publisher, const struct cf_ring_config *config) {
+    struct cf_topic *topic = &publisher->topic;
+    int error = cf_ring_create(&publisher->writer, topic->participant, config, topic->hash);
+    publisher->writer.topic = topic->page;
+    return error != 0 ? error : expect_readers(publisher);
+}
+
+static int make_ring(struct cf_publisher *publisher, struct cf_ring_config *config) {
     struct cf_topic *topic = &publisher->topic;
     int error = cf_pattern_seat_all(topic);
-    if (error == 0)
-        error = cf_ring_create(&publisher->writer, topic->participant, config, topic->hash);
+    if (error == 0 && getrandom(&config->ring_id, sizeof config->ring_id, 0) < 0)
+        error = -errno;
     if (error != 0)
         return error;
-    uint64_t ring_id = publisher->writer.header->ring_id;
-    publisher->writer.topic = topic->page;
-    error = expect_readers(publisher);
-    int index = error != 0 ? error
-                           : cf_topic_add_ring(topic, ring_id, topic->participant->id,
-                                               config->publisher);
-    if (index < 0) {
-        cf_ring_close(&publisher->writer);
-        remove_ring(topic, ring_id);
+    config->ring_id |= 1; /* never 0 */
+    /* First listed, then made: the file of a process that is killed in between is found. */
+    int index =
+        cf_topic_add_ring(topic, config->ring_id, topic->participant->id, config->publisher);
+    if (index < 0)
         return index;
-    }
     publisher->ring = (uint32_t)index;
+    error = make_file(publisher, config);
+    if (error != 0) {
+        cf_ring_close(&publisher->writer);
+        remove_ring(topic, config->ring_id);
+        cf_topic_remove_ring(topic, publisher->ring);
+        return error;
+    }
     cf_topic_announce(topic->page);
     return 0;
 }
@@ -75,8 +86,8 @@ int cf_publisher_open(struct cf_publisher *publisher, struct cf_participant *par
                       struct cf_ring_config config) {
     *publisher = (struct cf_publisher){.topic.fd = -1};
     struct cf_topic *topic = &publisher->topic;
-    int error = cf_topic_enter(topic, participant, config.topic, config.topic_bytes, 1,
-                               CF_TOPIC_LOCK_NS);
+    int error =
+        cf_topic_enter(topic, participant, config.topic, config.topic_bytes, 1, CF_TOPIC_LOCK_NS);
     if (error != 0)
         return error;
     cf_topic_remove_dead_seats(topic);
@@ -104,6 +115,8 @@ void cf_publisher_close(struct cf_publisher *publisher) {
     /* Where the lock cannot be had, whoever opens the topic next finds that the ring has ended. */
     if (is_open && cf_topic_reenter(topic, CF_TOPIC_LOCK_NS) == 0) {
         topic->page->rings[publisher->ring].state = CF_TOPIC_RING_CLOSED;
+        /* Nobody else may come, who would. */
+        cf_topic_remove_dead_seats(topic);
         cf_topic_remove_ended_rings(topic);
         cf_participant_return_number(topic->participant, (uint16_t)number);
         cf_topic_wake(topic->page);

@@ -65,8 +65,8 @@ struct cf_ring_header {
     uint64_t opened_raw_ns;
     uint64_t opened_realtime_ns;
     char boot_id[40];
-    uint32_t state;     /* enum cf_ring_state; still open when the writer was killed */
-    uint32_t scheduled; /* 1: the messages' ids are tickets, which their extensions carry */
+    uint32_t state;       /* enum cf_ring_state; still open when the writer was killed */
+    uint32_t scheduled;   /* 1: the messages' ids are tickets, which their extensions carry */
     uint64_t participant; /* the writer's */
     char reserved0[328];
     char topic[CF_TOPIC_BYTES]; /* UTF-8 */
@@ -123,6 +123,7 @@ struct cf_ring_config {
     uint32_t priority;
     uint32_t publisher;
     uint32_t scheduled;
+    uint64_t ring_id; /* 0 = a random one */
 };
 
 /* A slot that was given out to be filled in. */

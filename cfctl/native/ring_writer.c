@@ -105,10 +105,10 @@ int cf_ring_create(struct cf_ring_writer *writer, const struct cf_participant *p
     *writer = (struct cf_ring_writer){.participant = participant};
     if (!usable(config))
         return -EINVAL;
-    uint64_t ring_id = 0;
-    if (getrandom(&ring_id, sizeof ring_id, 0) != sizeof ring_id)
+    uint64_t ring_id = config->ring_id;
+    if (ring_id == 0 && getrandom(&ring_id, sizeof ring_id, 0) != sizeof ring_id)
         return -EIO;
-    ring_id |= 1; /* never 0 */
+    ring_id |= config->ring_id == 0; /* never 0 */
     int fd = open_file(participant, topic_hash, ring_id, O_CREAT | O_EXCL);
     if (fd < 0)
         return fd;
@@ -136,7 +136,8 @@ int cf_ring_expect(struct cf_ring_writer *writer, int fd, uint32_t seat, const s
         return error;
     line->participant = of->kind == CF_SEAT_GROUP ? 0 : of->participant;
     line->flags = of->flags & CF_SEAT_LOSSY;
-    line->subscription = of->subscription;
+    /* Partner: the gate read of cf_ring_resume. */
+    __atomic_store_n(&line->subscription, of->subscription, CF_RING_GATE_PUBLISH);
     if (writer->readers->lines_used <= seat)
         writer->readers->lines_used = seat + 1;
     return 0;

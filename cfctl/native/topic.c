@@ -80,9 +80,8 @@ static void unlock(struct cf_topic *topic) {
 
 int cf_topic_enter(struct cf_topic *topic, struct cf_participant *participant, const char *name,
                    uint32_t bytes, int create, uint64_t timeout_ns) {
-    *topic = (struct cf_topic){.participant = participant,
-                               .hash = cf_topic_hash(name, bytes),
-                               .fd = -1};
+    *topic =
+        (struct cf_topic){.participant = participant, .hash = cf_topic_hash(name, bytes), .fd = -1};
     if (bytes < 1 || bytes > CF_TOPIC_BYTES)
         return -EINVAL;
     int error = cf_participant_lock(participant, topic->hash, timeout_ns);
@@ -165,9 +164,11 @@ int cf_topic_seat_lives(const struct cf_topic_page *page, const struct cf_partic
 
 static void free_one(struct cf_topic_page *page, uint32_t index) {
     struct cf_seat *seat = &page->seats[index];
+    cf_store_release(&seat->subscription, UINT64_C(0));
+    /* After the seat, as it is counted before: whoever is killed in between leaves one sleeper too
+     * many, and never one too few, whom nobody would wake. */
     if (seat->flags & CF_SEAT_SLEEPS)
         __atomic_fetch_sub(&page->sleepers, 1, __ATOMIC_SEQ_CST);
-    cf_store_release(&seat->subscription, UINT64_C(0));
     cf_bump(&page->departures, 1);
 }
 
@@ -250,7 +251,8 @@ static int fill_seat(struct cf_topic *topic, const struct cf_seat_request *reque
     if (seat->flags & CF_SEAT_SLEEPS)
         __atomic_fetch_add(&page->sleepers, 1, __ATOMIC_SEQ_CST);
     /* Partner: the acquire of who looks at seats without the lock. */
-    cf_store_release(&seat->subscription, is_group ? ~request->subscription : request->subscription);
+    cf_store_release(&seat->subscription,
+                     is_group ? ~request->subscription : request->subscription);
     if (index >= page->seats_used)
         cf_store_release(&page->seats_used, index + 1);
     return (int)index;
@@ -302,6 +304,12 @@ int cf_topic_add_ring(struct cf_topic *topic, uint64_t ring_id, uint64_t partici
     if (index >= page->rings_used)
         cf_store_release(&page->rings_used, index + 1);
     return (int)index;
+}
+
+void cf_topic_remove_ring(struct cf_topic *topic, uint32_t index) {
+    struct cf_topic_ring *ring = &topic->page->rings[index];
+    cf_store_release(&ring->ring_id, UINT64_C(0));
+    ring->state = CF_TOPIC_RING_FREE;
 }
 
 void cf_topic_wake(struct cf_topic_page *page) {
