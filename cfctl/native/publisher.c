@@ -36,8 +36,7 @@ void cf_topic_remove_ended_rings(struct cf_topic *topic) {
         if (may_be_needed(cf_ring_is_needed(topic, ring->ring_id)))
             continue;
         remove_ring(topic, ring->ring_id);
-        cf_store_relaxed(&ring->state, (uint32_t)CF_TOPIC_RING_FREE);
-        cf_store_release(&ring->ring_id, UINT64_C(0));
+        cf_topic_remove_ring(topic, i);
     }
 }
 
@@ -56,28 +55,33 @@ static int expect_readers(struct cf_publisher *publisher) {
     return error;
 }
 
+/* Makes the file of a ring that is listed, and lets it wait for all who are seated. 0 or a negative
+ * errno. */
+static int make_file(struct cf_publisher *publisher, const struct cf_ring_config *config) {
+    struct cf_topic *topic = &publisher->topic;
+    int error = cf_ring_create(&publisher->writer, topic->participant, config, topic->hash);
+    publisher->writer.topic = topic->page;
+    return error != 0 ? error : expect_readers(publisher);
+}
+
 static int make_ring(struct cf_publisher *publisher, const struct cf_ring_config *config) {
     struct cf_topic *topic = &publisher->topic;
     int error = cf_pattern_seat_all(topic);
     if (error != 0)
         return error;
-    /* Listed before its file is there: who is killed in between leaves no file that nobody knows.
-     */
+    /* First listed, then made: the file of a process that is killed in between is found. */
     int index =
         cf_topic_add_ring(topic, config->ring_id, topic->participant->id, config->publisher);
     if (index < 0)
         return index;
-    error = cf_ring_create(&publisher->writer, topic->participant, config, topic->hash);
-    publisher->writer.topic = topic->page;
-    if (error == 0)
-        error = expect_readers(publisher);
+    publisher->ring = (uint32_t)index;
+    error = make_file(publisher, config);
     if (error != 0) {
         cf_ring_close(&publisher->writer);
         remove_ring(topic, config->ring_id);
-        cf_store_release(&topic->page->rings[index].ring_id, UINT64_C(0));
+        cf_topic_remove_ring(topic, publisher->ring);
         return error;
     }
-    publisher->ring = (uint32_t)index;
     cf_topic_announce(topic->page);
     return 0;
 }
@@ -120,6 +124,8 @@ void cf_publisher_close(struct cf_publisher *publisher) {
                          (uint32_t)CF_TOPIC_RING_CLOSED);
         cf_topic_wake(topic->page);
         if (cf_topic_reenter(topic, CF_TOPIC_LOCK_NS) == 0) {
+            /* Nobody else may come, who would. */
+            cf_topic_remove_dead_seats(topic);
             cf_topic_remove_ended_rings(topic);
             cf_participant_return_number(topic->participant, (uint16_t)number);
             cf_topic_leave(topic);

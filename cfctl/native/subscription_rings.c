@@ -341,6 +341,7 @@ static void leave_topic(struct cf_subscription *subscription, uint32_t index) {
             leave_ring(subscription, i, !is_member || is_last);
     }
     if (is_entered) {
+        cf_topic_remove_dead_seats(topic);
         cf_topic_remove_ended_rings(topic);
         cf_topic_wake(topic->page);
         cf_topic_leave(topic);

@@ -176,9 +176,11 @@ int cf_topic_seat_lives(const struct cf_topic_page *page, const struct cf_partic
 
 static void free_one(struct cf_topic_page *page, uint32_t index) {
     struct cf_seat *seat = &page->seats[index];
+    cf_store_release(&seat->subscription, UINT64_C(0));
+    /* After the seat, as it is counted before: whoever is killed in between leaves one sleeper too
+     * many, and never one too few, whom nobody would wake. */
     if (seat->flags & CF_SEAT_SLEEPS)
         __atomic_fetch_sub(&page->sleepers, 1, __ATOMIC_SEQ_CST);
-    cf_store_release(&seat->subscription, UINT64_C(0));
     cf_bump(&page->departures, 1);
 }
 
@@ -321,6 +323,12 @@ int cf_topic_add_ring(struct cf_topic *topic, uint64_t ring_id, uint64_t partici
     if (index >= page->rings_used)
         cf_store_release(&page->rings_used, index + 1);
     return (int)index;
+}
+
+void cf_topic_remove_ring(struct cf_topic *topic, uint32_t index) {
+    struct cf_topic_ring *ring = &topic->page->rings[index];
+    cf_store_relaxed(&ring->state, (uint32_t)CF_TOPIC_RING_FREE);
+    cf_store_release(&ring->ring_id, UINT64_C(0));
 }
 
 void cf_topic_wake(struct cf_topic_page *page) {

@@ -157,9 +157,12 @@ int cf_topic_seat_lives(const struct cf_topic_page *page, const struct cf_partic
                         uint32_t seat);
 
 /* Lists a ring. Its index, -EUSERS when there are CF_TOPIC_RINGS, or another negative errno.
- * Entered; announce it once it may be read. */
+ * Entered; its file may be made after it, then announce it. */
 int cf_topic_add_ring(struct cf_topic *topic, uint64_t ring_id, uint64_t participant,
                       uint32_t number);
+
+/* Takes a ring off the list. Entered. */
+void cf_topic_remove_ring(struct cf_topic *topic, uint32_t index);
 
 /* Wakes all that sleep. What they shall see has to be stored before. */
 void cf_topic_wake(struct cf_topic_page *page);
