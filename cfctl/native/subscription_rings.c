@@ -359,8 +359,8 @@ static void leave_last_topic(struct cf_subscription *subscription) {
 
 void cf_subscription_close(struct cf_subscription *subscription) {
     /* First no new topic may seat it any more; then those that did are found. */
-    int is_following = subscription->patterns.page != NULL &&
-                       cf_participant_is_open(subscription->participant);
+    int is_following =
+        subscription->patterns.page != NULL && cf_participant_is_open(subscription->participant);
     if (is_following)
         cf_pattern_withdraw(&subscription->patterns);
     if (is_following)
