@@ -1,6 +1,6 @@
 """`python -m tests.models [--quick]`: check the ring's models and that each planted fault is found.
 
-About 4 minutes; exits 1 when a model has a fault or a planted one is not found. What has no tool here
+About 5 minutes; exits 1 when a model has a fault or a planted one is not found. What has no tool here
 (Debian: spin, relacy-dev, g++) is skipped and said so.
 """
 

@@ -62,10 +62,43 @@ CASES: Final = (
         _spin("ring_overwrite.pml", f"BUG_{bug}", faulty=True)
         for bug in ("NO_INVALIDATION", "NO_RECHECK", "GAP")
     ),
+    _spin("ring_overwrite.pml", "READERS=2", "MESSAGES=4", quick=False),
+    _spin("ring_join.pml", quick=False),
+    _spin("ring_join.pml", "ARENA=2", "CAPACITY=4", quick=False),
+    _spin("ring_join.pml", "CAPACITY=1", "MESSAGES=3"),
+    _spin("ring_join.pml", "CAPACITY=2", "MESSAGES=3", "ARENA=1"),
+    _spin("ring_join.pml", "CAPACITY=1", "MESSAGES=3", "HISTORY"),
+    _spin("ring_join.pml", "CAPACITY=2", "MESSAGES=3", "ARENA=1", "HISTORY"),
+    _spin("ring_join.pml", "CAPACITY=1", "MESSAGES=3", "MORTAL", quick=False),
+    _spin("ring_join.pml", "BUG_OLD_JOIN", faulty=True),
+    _spin("ring_join.pml", "MESSAGES=3", "CAPACITY=1", "MORTAL", "BUG_BURY_ANY", faulty=True),
+    _spin("ring_join.pml", "MESSAGES=3", "CAPACITY=2", "ARENA=1", "HISTORY", "BUG_NO_FLOOR", faulty=True),
+    *(
+        _spin("ring_join.pml", "MESSAGES=3", "CAPACITY=1", *defines, faulty=True)
+        for defines in (
+            ("BUG_TAIL_BEFORE_GATE",),
+            ("BUG_TAIL_AFTER_SEQ",),
+            ("BUG_NO_LOOK",),
+            ("HISTORY", "BUG_NO_RECHECK"),
+            ("HISTORY", "BUG_NO_INVALIDATION"),
+        )
+    ),
+    _spin("ring_group.pml", quick=False),
+    _spin("ring_group.pml", "COUNTED", quick=False),
+    _spin("ring_group.pml", "MEMBERS=2"),
+    _spin("ring_group.pml", "MEMBERS=2", "COUNTED"),
+    _spin("ring_group.pml", "MEMBERS=2", "MESSAGES=3", "CAPACITY=2", "BATCH"),
+    _spin("ring_group.pml", "BUG_COPY", faulty=True),
+    *(
+        _spin("ring_group.pml", "MEMBERS=2", f"BUG_{bug}", faulty=True)
+        for bug in ("CLAIM_AFTER_SEATS", "CLAIM_FIRST", "NOT_CONFIRMED", "TRUST_THE_SEAT")
+    ),
     _relacy("delivery", quick=False),
     _relacy("overwrite", quick=False),
     _relacy("sleep"),
-    _relacy("join"),
+    _relacy("join", quick=False),
+    _relacy("arena", quick=False),
+    _relacy("claim", quick=False),
     *(
         _relacy("delivery", f"SEED_{seed}", quick=False)
         for seed in ("SEQ_PUBLISH", "SEQ_READ", "POSITION_PUBLISH", "POSITION_READ")
@@ -75,12 +108,20 @@ CASES: Final = (
         for seed in ("OVERWRITE_FENCE", "RECHECK_FENCE", "NO_RECHECK", "NO_INVALIDATION")
     ),
     _relacy("sleep", "SEED_WAKE_FENCE"),
-    _relacy("join", "SEED_JOIN_FENCE"),
+    *(_relacy("join", f"SEED_{seed}", quick=False) for seed in ("JOIN_FENCE", "OLD_JOIN")),
+    *(
+        _relacy("arena", f"SEED_{seed}", quick=False)
+        for seed in ("NO_FLOOR", "OVERWRITE_FENCE", "RECHECK_FENCE")
+    ),
+    *(
+        _relacy("claim", f"SEED_{seed}", quick=False)
+        for seed in ("CLAIM_TAKE", "CLAIM_READ", "NOT_CONFIRMED", "POSITION_PUBLISH", "POSITION_READ")
+    ),
 )
 
 
 def missing_tool(case: Case) -> str | None:
-    """Return why a case can not be run here, None when it can."""
+    """Return why a case cannot be run here, None when it can."""
     if case.suite:
         if not _RELACY.exists():
             return "relacy is not installed (Debian: relacy-dev)"
@@ -116,7 +157,7 @@ def _spin_output(case: Case, directory: Path) -> tuple[bool, str]:
     defines = [f"-D{each}" for each in case.defines]
     _built(_run(directory, "spin", "-a", *defines, str(HERE / case.model)))
     _built(_run(directory, "gcc", "-O2", "-w", "-DSAFETY", "-DNOFAIR", "-o", "pan", "pan.c"))
-    result = _run(directory, "./pan", "-m100000")
+    result = _run(directory, "./pan", "-m1000000")
     # A search that was cut short proves nothing.
     if "errors: " not in result.stdout or "max search depth too small" in result.stdout:
         raise RuntimeError(f"the search was not complete: {result.stdout}{result.stderr}")

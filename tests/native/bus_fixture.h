@@ -191,4 +191,33 @@ static UNUSED void let_look(struct cf_publisher *publisher) {
     publisher->writer.next_look_ns = 0;
 }
 
+static UNUSED void open_ring(struct cf_publisher *publisher, uint32_t capacity, uint32_t slot_bytes,
+                             int overwrite) {
+    struct cf_ring_config config = config_of("t", capacity, overwrite);
+    config.slot_bytes = slot_bytes;
+    CHECK(cf_publisher_open(publisher, &own, config) == 0);
+}
+
+static UNUSED struct cf_seat *seat_of(const struct cf_subscription *member) {
+    const struct cf_subscription_topic *of = cf_subscription_topic(member, 0);
+    return &of->topic.page->seats[of->seat];
+}
+
+static UNUSED struct cf_seat *group_of(const struct cf_subscription *member) {
+    return &cf_subscription_topic(member, 0)->topic.page->seats[seat_of(member)->group];
+}
+
+/* As the binding does: who asks for the next message is done with the one before. */
+static UNUSED int64_t finish_and_take(struct cf_subscription *member) {
+    cf_subscription_finish(member);
+    return take(member);
+}
+
+/* Takes the next message on top of those that were taken. Its number, or NONE. */
+static UNUSED int64_t take_on_top(struct cf_subscription *member) {
+    struct cf_ring_message message;
+    struct cf_ring_reader *reader = cf_subscription_poll(member, &message);
+    return reader && cf_ring_take_next(reader, &message) ? (int64_t)message.hlc : NONE;
+}
+
 #endif
