@@ -21,6 +21,7 @@ from cfctl.bus.dispatcher import CLOSE_TIMEOUT_S, Dispatcher, TemporalMetrics
 from cfctl.bus.endpoints import BusStats, stats_of
 from cfctl.bus.failures import endpoint_error, publisher_error, subscription_error
 from cfctl.bus.packet import MAX_PRIORITY, Packet, checked, checked_deadline, ticket_id
+from cfctl.bus.presence import Presence, topic_names
 from cfctl.bus.requests import Requester, Server
 from cfctl.bus.subscription import Subscription
 from cfctl.errors import BusTimeout, InputError, StateError, SubscriptionNotFound
@@ -212,6 +213,20 @@ class Bus:
         """
         return Server(self, topic, redeliver=redeliver)
 
+    def presence(self, topic: str | None = None) -> Presence:
+        """Return who publishes on a topic and who subscribes to it, of all topics without one: now, and as it changes.
+
+        Raises InputError for a topic that cannot be used, SegmentError for a directory that cannot be read.
+        """
+        self._require_open()
+        name = None if topic is None else names.public(topic)
+        return Presence(self.config.directory, name, require_open=self._require_open)
+
+    def topics(self) -> tuple[str, ...]:
+        """Return the topics that anybody publishes on or subscribes to now, by name; 0.1 ms for each."""
+        self._require_open()
+        return topic_names(self.config.directory)
+
     def stats(self) -> BusStats:
         """Return what passed through, by publisher and subscription."""
         return stats_of(self._publishers, self._subscriptions.values())
@@ -287,6 +302,10 @@ class Bus:
         self._publishers[lane] = ring
         return ring
 
+    def raw_subscription(self, topic: str, *, lossy: bool) -> Subscription:
+        """Return a subscription to any topic whose messages are as they lie on the rings: for a recorder."""
+        return self._open(names.Plan((topic,)), _LOSSY * lossy, is_raw=True)
+
     def _private_publisher(self, topic: str) -> Publisher:
         return self._lane(topic, 0, scheduled=False)
 
@@ -295,7 +314,7 @@ class Bus:
     ) -> Subscription:
         return self._open(names.Plan((topic,), group=group), _REDELIVER * redeliver)
 
-    def _open(self, plan: names.Plan, flags: int, *, held: bool = True) -> Subscription:
+    def _open(self, plan: names.Plan, flags: int, *, held: bool = True, is_raw: bool = False) -> Subscription:
         self._require_open()
         subscription_id = self._base | next(self._ids)
         config = self.config
@@ -304,7 +323,7 @@ class Bus:
         try:
             subscription = Subscription(
                 self._participant, plan.topics, plan.pattern, subscription_id, config.wait.number, config.spin_ns,
-                config.ordered, flags | self._flags, plan.history, plan.group, release,
+                config.ordered, flags | self._flags, plan.history, plan.group, None if is_raw else release,
             )  # fmt: skip
         except OSError as error:
             name, is_pattern = plan.pattern or str(error.filename), plan.pattern is not None

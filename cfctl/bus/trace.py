@@ -6,7 +6,7 @@ import base64
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cfctl.bus.bus import Bus
 from cfctl.bus.config import BusConfig, Wait
@@ -66,20 +66,16 @@ class Source(Protocol):
 
 
 class _RingSource:
-    """A subscription as it lies on the rings: Bus.subscribe gives no message's place on its ring."""
+    """A subscription to a topic as it lies on the rings."""
 
     def __init__(self, subscription: Subscription) -> None:
-        self._subscription = subscription
-        self.take: Callable[[], _native.Message | None] = subscription._try_recv_message
+        self.take: Callable[[], _native.Message | None] = subscription.try_recv_raw
         self.counts = subscription.counts
 
 
 def subscribe(bus: Bus, topic: str, lossless: bool) -> Source:
     """Return the messages of a topic; publishers wait for them only when `lossless`."""
-    # Message has no sequence, so what would make one hands out what the ring gave: the one place that
-    # knows how a bus does that.
-    bus._dispatcher.hand_out = lambda raw, release: raw  # type: ignore[method-assign,assignment,return-value]  # noqa: ARG005
-    return _RingSource(bus.subscribe(topic, lossy=not lossless, held=False))
+    return _RingSource(bus.raw_subscription(topic, lossy=not lossless))
 
 
 class Recorder:
@@ -119,7 +115,7 @@ class Recorder:
             "topics": list(self._topics),
             "unix_ns": time.time_ns(),
         }
-        with Bus(BusConfig(directory=self._directory, wait=Wait.PARK)) as bus:
+        with Bus(BusConfig(directory=self._directory, wait=Wait.PARK), own=True) as bus:
             self._look(bus)
             write(trace_line(header | {"lossless": self._lossless}))
             self._receive(bus, write, limits, stopped)
@@ -188,21 +184,21 @@ class Recorder:
 
     def _lines(self, topic: str, raw: _native.Message) -> Iterator[dict[str, Any]]:
         """Yield a message's line, and before a ring's first message the ring's; none for one that is damaged."""
-        publisher, sequence = split_id(raw.id)
+        publisher, _ = split_id(raw.id)
         decoded = decode(raw.payload) if raw.extended else (_PLAIN, raw.payload)
         if decoded is None:
             self._undecodable += 1
             return
         extension, payload = decoded
-        ring, line = self._rings.of(topic, publisher, sequence)
+        line = self._rings.line_of(topic, raw)
         if line is not None:
             yield line
         self._count += 1
         record: dict[str, Any] = {
             "id": ticket_id(publisher, extension.ticket) if raw.extended else raw.id,
             "topic": topic,
-            "ring": ring,
-            "sequence": sequence,
+            "ring": f"{raw.ring_id:016x}",
+            "sequence": raw.sequence,
             "hlc": raw.hlc,
             "published_tick": raw.published_tick,
             "received_tick": raw.received_tick,
@@ -218,19 +214,13 @@ class Recorder:
         yield record
 
 
-class _Place(NamedTuple):
-    ring: str
-    sequence: int
-
-
 class _Rings:
-    """The rings of a directory, by the topic and publisher number of a message."""
+    """The rings of a directory, by id, and which of them stand in the trace."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._known: dict[tuple[str, int], list[Ring]] = {}
-        self._places: dict[tuple[str, int], _Place] = {}
-        self._used: set[int] = set()
+        self._known: dict[int, Ring] = {}
+        self._described: set[int] = set()
 
     def look(self) -> tuple[Ring, ...]:
         """Return the rings that are there now; none when the directory cannot be read."""
@@ -239,38 +229,26 @@ class _Rings:
         except SegmentError:
             return ()
         for ring in rings:
-            known = self._known.setdefault((ring.topic, ring.publisher), [])
-            if all(ring.ring_id != other.ring_id for other in known):
-                known.append(ring)
+            self._known[ring.ring_id] = ring
         return rings
 
-    def of(self, topic: str, publisher: int, sequence: int) -> tuple[str, dict[str, Any] | None]:
-        """Return the id of a message's ring, "" when it has gone, and its line when it is the ring's first.
-
-        A sequence that does not go on is a new ring's: publisher numbers are used again.
-        """
-        place = self._places.get((topic, publisher), _Place("", -1))
-        name, line = place.ring, None
-        if sequence <= place.sequence or place.sequence < 0:
-            ring = self._new(topic, publisher)
-            if ring is not None:
-                name, line = f"{ring.ring_id:016x}", _ring_line(ring)
-        self._places[topic, publisher] = _Place(name, sequence)
-        return name, line
-
-    def _new(self, topic: str, publisher: int) -> Ring | None:
-        """Return the newest ring of a topic and publisher that no message came from yet."""
-        for is_last in (False, True):
-            rings = [
-                ring for ring in self._known.get((topic, publisher), ()) if ring.ring_id not in self._used
-            ]
-            if rings:
-                newest = max(rings, key=lambda each: each.opened_unix_ns)
-                self._used.add(newest.ring_id)
-                return newest
-            if not is_last:
-                self.look()
-        return None
+    def line_of(self, topic: str, raw: _native.Message) -> dict[str, Any] | None:
+        """Return the line of a message's ring when that is met for the first time, else None."""
+        if raw.ring_id in self._described:
+            return None
+        self._described.add(raw.ring_id)
+        if raw.ring_id not in self._known:
+            self.look()
+        # A ring whose publisher has closed may have gone by now.
+        ring = self._known.get(raw.ring_id)
+        return {
+            "ring": f"{raw.ring_id:016x}",
+            "publisher": split_id(raw.id)[0],
+            "pid": None if ring is None else ring.pid,
+            "of_topic": topic,
+            "scheduled": raw.extended,
+            "opened_unix_ns": None if ring is None else ring.opened_unix_ns,
+        }
 
 
 class _Rejects:
@@ -292,14 +270,3 @@ class _Rejects:
     def total(self, topics: Container[str]) -> int:
         """Return the sum over the rings of some topics."""
         return sum(last - first for topic, first, last in self._rings.values() if topic in topics)
-
-
-def _ring_line(ring: Ring) -> dict[str, Any]:
-    return {
-        "ring": f"{ring.ring_id:016x}",
-        "publisher": ring.publisher,
-        "pid": ring.pid,
-        "of_topic": ring.topic,
-        "scheduled": ring.scheduled,
-        "opened_unix_ns": ring.opened_unix_ns,
-    }

@@ -61,7 +61,10 @@ class TracedMessage(NamedTuple):
 
 
 class TracedRing(NamedTuple):
-    """A ring of a trace and its line in the file; publisher numbers are used again, ring ids are not."""
+    """A ring of a trace and its line in the file; publisher numbers are used again, ring ids are not.
+
+    `opened_unix_ns`: 0 where it is not known.
+    """
 
     line: int
     publisher: int
@@ -223,9 +226,12 @@ def _topics(value: object) -> tuple[str, ...]:
 
 def _add_ring(trace: Trace, number: int, record: dict[str, Any]) -> None:
     name = _text(record["ring"], _RING_DIGITS)
-    publisher, opened_unix_ns = _word(record["publisher"]), _word(record["opened_unix_ns"])
+    publisher = _word(record["publisher"])
+    pid, opened = record["pid"], record["opened_unix_ns"]
+    # Of a ring that was gone before it was looked at, both are null.
+    is_gone = pid is None and opened is None
+    opened_unix_ns, _ = (0, 0) if is_gone else (_word(opened), _word(pid))
     topic, scheduled = _text(record["of_topic"], _TOPIC_CHARACTERS), record["scheduled"]
-    _word(record["pid"])
     if not name or not isinstance(scheduled, bool):
         raise ValueError("a ring has an id, and is scheduled or not")
     ring = TracedRing(number, publisher, topic, scheduled, opened_unix_ns)

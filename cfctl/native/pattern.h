@@ -1,7 +1,7 @@
 /* Subscriptions to patterns of topic names: the page "bus.patterns" of a directory.
  *
- * Who makes a ring seats them in its topic before the first message, as if they had subscribed to it.
- * In a pattern * stands for any run of characters and ? for one.
+ * Who makes a ring seats them in its topic before the first message, as if they had subscribed to
+ * it. In a pattern * stands for any run of characters and ? for one.
  */
 #ifndef CF_PATTERN_H
 #define CF_PATTERN_H
@@ -65,7 +65,8 @@ void cf_pattern_remove(struct cf_patterns *patterns);
 /* Wakes the subscriptions to patterns. */
 void cf_pattern_wake(struct cf_pattern_page *page);
 
-/* Seats the living subscriptions whose pattern the topic matches. 0 or a negative errno. Entered. */
+/* Seats the living subscriptions whose pattern the topic matches. 0 or a negative errno. Entered.
+ */
 int cf_pattern_seat_all(struct cf_topic *topic);
 
 #endif

@@ -35,6 +35,11 @@ class Raw:
     hlc: int = 0
     published_tick: int = 5
     received_tick: int = 9
+    ring_id: int = 1
+
+    @property
+    def sequence(self) -> int:
+        return self.id & ((1 << 48) - 1)
 
 
 @dataclass
@@ -120,19 +125,19 @@ def test_a_bus_is_asked_for_a_lossy_subscription_exactly_when_nobody_shall_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[dict[str, Any]] = []
-    plain = Bus.subscribe
+    plain = Bus.raw_subscription
 
     def subscribe(bus: Bus, topic: str, **options: Any) -> Any:
         asked.append(options)
         return plain(bus, topic, **options)
 
-    monkeypatch.setattr(Bus, "subscribe", subscribe)
+    monkeypatch.setattr(Bus, "raw_subscription", subscribe)
     with Bus() as bus:
         for lossless in (False, True):
             source = recording.subscribe(bus, "t", lossless)
             assert source.take() is None
             assert source.counts()["dropped"] == 0
-    assert asked == [{"lossy": True, "held": False}, {"lossy": False, "held": False}]
+    assert asked == [{"lossy": True}, {"lossy": False}]
 
 
 @dataclass
@@ -177,7 +182,10 @@ def test_a_number_that_comes_again_is_another_ring(
 
     looks = rings()
     monkeypatch.setattr(recording, "list_rings", lambda _: (next(looks), ()))
-    taken = [Raw(join_id(1, number), hlc=hlc) for hlc, number in enumerate((1, 2, 1, 2))]
+    taken = [
+        Raw(join_id(1, number), hlc=hlc, ring_id=ring)
+        for hlc, (number, ring) in enumerate(((1, 1), (2, 1), (1, 99), (2, 99)))
+    ]
     _, lines, _ = recorded(tmp_path / "trace", directory, taken)
     assert [line["ring"] for line in lines if "of_topic" in line] == [f"{1:016x}", f"{99:016x}"]
     assert [line["ring"] for line in lines if "id" in line] == [f"{1:016x}"] * 2 + [f"{99:016x}"] * 2
