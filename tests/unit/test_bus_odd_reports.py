@@ -43,7 +43,7 @@ LINES = {
     0: LineOf(7, ALIVE, position=3), 1: LineOf(8, DEAD), 2: LineOf(9, ALIVE), 3: LineOf(10, position=2, claim=5),
     7: LineOf(14, DEAD, position=1), 9: LineOf(15, ALIVE, position=5),
 }  # fmt: skip
-DIRECTORIES = {
+DIRECTORIES: dict[str, list[RingFile | TopicFile]] = {
     "a ring alone": [RingFile(participant=DEAD, tail=5, rejected=3)],
     "everybody": [RingFile(participant=WRITER, tail=19, rejected=9, lines=LINES), TopicFile(seats=SEATS)],
     "overwriting": [RingFile(participant=WRITER, tail=900, overwrite=1, lines=LINES), TopicFile(seats=SEATS)],
