@@ -38,6 +38,8 @@ _WRITER: Final = struct.Struct("<4Q")
 # subscription, position, joined, dropped, claim, participant, flags, reserved
 _READER: Final = struct.Struct("<8Q")
 _LINES_OFFSET: Final = _PAGE_BYTES + 64
+# A group's claim: the first message that no member has taken, and the seat of who took the one before.
+_CLAIM_SEAT_BITS: Final = 8
 # seq, hlc, tick, length | publisher << 32 | flags << 48
 _SLOT: Final = struct.Struct("<4Q")
 _CLOSED: Final = 2
@@ -262,6 +264,7 @@ def _reader(
 ) -> RingReader:
     subscription, position, joined, dropped, claim, participant, flags, _ = line
     is_group = participant == 0
+    claim >>= _CLAIM_SEAT_BITS
     if max(position, joined + dropped, claim if is_group else 0) > shape.tail + _AHEAD_MESSAGES:
         position = joined = claim = shape.tail
         dropped = 0

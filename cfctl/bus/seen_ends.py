@@ -152,7 +152,7 @@ def _subscription(window: Window, number: int, of: _Subscription, runs: Runs) ->
     flags = SeatFlag(0)
     for flag in (of.seat and of.seat.flags, *(reader.flags for _, reader in lines)):
         flags |= flag or SeatFlag(0)
-    is_alive = of.seat.alive if of.seat is not None else bool(alive)
+    is_alive = of.seat is not None and of.seat.alive
     copies = delivered + dropped + pending
     return SubscriptionStatistics(
         topic=of.topic, pid=_pid(of), state=_state(of, is_alive), subscription=f"{number:016x}", active=is_alive,

@@ -8,9 +8,9 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -378,15 +378,13 @@ def test_wake_ups_of_a_sleeping_subscription_are_counted(plant: Plant) -> None:
     KEPT.append(subscription := joined(bus))
     publisher = bus.publisher("topic")
     plant.mark()
-    received: list[bytes | None] = []
-    thread = threading.Thread(target=lambda: received.extend(subscription.recv(30.0) for _ in range(20)))
-    thread.start()
-    for number in range(20):
-        # Odd: it sleeps, or is about to.
-        until(lambda: plant.read().topics[0].wake_word % 2 == 1)
-        publisher.try_publish(b"x")
-        until(lambda number=number: len(received) > number or not thread.is_alive())
-    thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(20):
+            taken = pool.submit(subscription.recv, 30.0)
+            # Odd: it sleeps, or is about to.
+            until(lambda: plant.read().topics[0].wake_word % 2 == 1)
+            publisher.try_publish(b"x")
+            assert taken.result() == b"x"
     (topic,) = report(plant).topics
     assert topic.wakeups_now is not None
     assert topic.wakeups_now >= 18

@@ -286,7 +286,7 @@ def test_an_earlier_loss_is_told_with_less_weight(plant: Plant) -> None:
     plant.mark()
     found = plant.result("MESSAGE_LOSS")
     assert (found.status, found.severity) == (Status.ISSUE, Severity.MEDIUM)
-    assert "None of it in the interval" in (found.description or "")
+    assert "Nothing was lost in the interval" in (found.description or "")
 
 
 def test_too_few_messages_are_unobservable_and_say_so(plant: Plant) -> None:

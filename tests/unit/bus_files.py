@@ -101,7 +101,7 @@ class TopicFile:
 
 @dataclass
 class LineOf:
-    """A reader's line in a ring, by its fields."""
+    """A reader's line in a ring, by its fields; `claim`: of a group, whose seat is 0 then."""
 
     subscription: int
     participant: int = 0
@@ -113,7 +113,7 @@ class LineOf:
 
     def pack(self) -> bytes:
         return struct.pack(
-            "<8Q", self.subscription, self.position, self.joined, self.dropped, self.claim, self.participant,
+            "<8Q", self.subscription, self.position, self.joined, self.dropped, self.claim << 8 & 2**64 - 1, self.participant,
             self.flags, 0,
         )  # fmt: skip
 

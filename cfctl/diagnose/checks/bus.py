@@ -60,7 +60,8 @@ def judged(host: Host) -> BusReport:
 
 def named(each: PublisherStatistics | SubscriptionStatistics) -> str:
     """Return an endpoint as "'prices' of process 4711"."""
-    return f"'{safe_text(each.topic, 60)}' of process {each.pid}"
+    whose = f"process {each.pid}" if each.pid else "a process that is not known"
+    return f"'{safe_text(each.topic, 60)}' of {whose}"
 
 
 def in_group(each: GroupStatistics) -> str:

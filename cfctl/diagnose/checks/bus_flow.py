@@ -163,7 +163,7 @@ def message_loss(host: Host) -> Outcome:
         return Pass(f"{copies} copies for subscriptions, fewer than {LOSS:.2%} lost")
     texts = [_loss(*each) for each in losing or earlier]
     solution = " ".join(dict.fromkeys(_against_loss(*each, report) for each in losing or earlier))
-    when = "" if losing else " None of it in the interval."
+    when = "" if losing else " Nothing was lost in the interval."
     return Issue(
         f"{'; '.join(texts)}.{when}",
         Fix(privilege=None, solution=solution),
