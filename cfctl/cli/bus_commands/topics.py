@@ -4,14 +4,13 @@ from __future__ import annotations
 
 
 def complete_topics(incomplete: str) -> list[str]:
-    """Return the topics of this user's rings that begin like that."""
+    """Return the topics of this user that begin like that: those that somebody publishes on or subscribes to."""
     from cfctl import paths
-    from cfctl.bus.rings import list_rings
+    from cfctl.bus.presence import topic_names
     from cfctl.errors import SegmentError
 
     try:
-        rings, _ = list_rings(paths.segment_directory())
+        topics = topic_names(paths.segment_directory())
     except SegmentError:
         return []
-    topics = {ring.topic for ring in rings if ring.topic.isprintable()}
-    return sorted(topic for topic in topics if topic.startswith(incomplete))
+    return [topic for topic in topics if topic.isprintable() and topic.startswith(incomplete)]
