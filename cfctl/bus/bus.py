@@ -302,6 +302,10 @@ class Bus:
         self._publishers[lane] = ring
         return ring
 
+    def raw_subscription(self, topic: str, *, lossy: bool) -> Subscription:
+        """Return a subscription to any topic whose messages are as they lie on the rings: for a recorder."""
+        return self._open(names.Plan((topic,)), _LOSSY * lossy, is_raw=True)
+
     def _private_publisher(self, topic: str) -> Publisher:
         return self._lane(topic, 0, scheduled=False)
 
@@ -310,7 +314,7 @@ class Bus:
     ) -> Subscription:
         return self._open(names.Plan((topic,), group=group), _REDELIVER * redeliver)
 
-    def _open(self, plan: names.Plan, flags: int, *, held: bool = True) -> Subscription:
+    def _open(self, plan: names.Plan, flags: int, *, held: bool = True, is_raw: bool = False) -> Subscription:
         self._require_open()
         subscription_id = self._base | next(self._ids)
         config = self.config
@@ -319,7 +323,7 @@ class Bus:
         try:
             subscription = Subscription(
                 self._participant, plan.topics, plan.pattern, subscription_id, config.wait.number, config.spin_ns,
-                config.ordered, flags | self._flags, plan.history, plan.group, release,
+                config.ordered, flags | self._flags, plan.history, plan.group, None if is_raw else release,
             )  # fmt: skip
         except OSError as error:
             name, is_pattern = plan.pattern or str(error.filename), plan.pattern is not None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cfctl import _native
+from cfctl.errors import StateError, SubscriptionNotFound
 
 if TYPE_CHECKING:
     from cfctl.bus.subscription import Subscription
@@ -76,16 +78,18 @@ def stats_of(
 
     What is closed meanwhile is left out.
     """
-    lanes = [
-        PublisherStats(topic, ring.ring_id, ring.number, priority, scheduled, **ring.counts())
-        for (topic, priority, scheduled), ring in list(publishers.items())
-        if not ring.closed
-    ]
+    lanes = []
+    for (topic, priority, scheduled), ring in list(publishers.items()):
+        with contextlib.suppress(StateError):
+            lanes.append(
+                PublisherStats(topic, ring.ring_id, ring.number, priority, scheduled, **ring.counts())
+            )
     now_ticks = _native.ticks()
     taken = []
     for each in list(subscriptions):
-        counts: dict[str, Any] = dict(each.counts())
-        oldest = counts.pop("oldest_tick")
-        counts["oldest_age_ticks"] = max(0, now_ticks - oldest) if oldest else None
-        taken.append(SubscriptionStats(each.topic, each.id, **counts))
+        with contextlib.suppress(SubscriptionNotFound):
+            counts: dict[str, Any] = dict(each.counts())
+            oldest = counts.pop("oldest_tick")
+            counts["oldest_age_ticks"] = max(0, now_ticks - oldest) if oldest else None
+            taken.append(SubscriptionStats(each.topic, each.id, **counts))
     return BusStats(len(taken), tuple(lanes), tuple(taken))

@@ -91,6 +91,12 @@ class Subscription(_native.RingSubscription):
         """Return the next message with its stamps; waits, None at the time-out."""
         return _whole(self._recv_message(timeout_s))
 
+    def try_recv_raw(self) -> _native.Message | None:
+        """Return the next message as it lies on its ring, of a raw subscription; None when there is none."""
+        raw = self._try_recv_message()
+        assert raw is None or isinstance(raw, _native.Message)
+        return raw
+
     def __iter__(self) -> Iterator[bytes]:
         """Yield payloads as they come, until the subscription ends."""
         while True:

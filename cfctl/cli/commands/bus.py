@@ -11,6 +11,7 @@ from cfctl.cli.bus_commands.echo import echo
 from cfctl.cli.bus_commands.hz import hz
 from cfctl.cli.bus_commands.pub import pub
 from cfctl.cli.bus_commands.stats import stats
+from cfctl.cli.bus_commands.topics import topics
 from cfctl.cli.bus_commands.trace import record, verify
 from cfctl.cli.cpu_list import cpu_list_option
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, UnitOption
@@ -23,6 +24,7 @@ app.command()(echo)
 app.command()(pub)
 app.command()(hz)
 app.command()(stats)
+app.command()(topics)
 app.command()(record)
 app.command()(verify)
 
