@@ -294,6 +294,15 @@ def test_it_ends_quietly_when_its_reader_has_gone_also_when_no_message_comes(
         assert "Traceback" not in process.stderr.read().decode()
 
 
+def test_another_live_view_ends_when_its_reader_has_gone_too(config: BusConfig, started: Started) -> None:
+    arguments = ["stats", "--live", "--interval", "20ms"]
+    with Bus(config) as bus, bus.subscribe("prices"), started(*arguments) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(PATIENCE_S) == 0
+
+
 def test_what_cannot_be_written_is_reported(config: BusConfig, started: Started) -> None:
     with Bus(config) as bus, open("/dev/full", "wb") as full, started("echo", stdout=full) as process:
         publish(bus.publisher("prices"), b"x")
