@@ -111,8 +111,9 @@ class Output:
         self._write(data.encode() if isinstance(data, str) else data)
 
     def write_text(self, text: str) -> None:
-        """Write text that stands for itself; errors as `emit`."""
-        self._write(text.encode(errors="replace"))
+        """Write text that stands for itself; errors as `emit`, and BrokenPipeError when nobody reads it any more."""
+        if not self._write(text.encode(errors="replace")):
+            raise BrokenPipeError
 
     def rendered(self, document: Document, render: Callable[[Any, Console, str | None], None]) -> bytes:
         """Return the document as the text that `emit` would write."""
@@ -127,10 +128,11 @@ class Output:
             data = memory.getvalue()
         return data if console.is_terminal else re.sub(rb"[ \t]+\n", b"\n", data)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> bool:
+        """Write, and return whether somebody reads it."""
         if self.path is not None:
             write_file(self.path, data)
-            return
+            return True
         stream = self._standard_stream()
         try:
             stream.flush()
@@ -138,11 +140,13 @@ class Output:
             stream.buffer.flush()
         except BrokenPipeError:
             discard(stream)
+            return False
         except OSError as error:
             discard(stream)
             raise StateError(
                 "The result could not be written.", os_error_reason(error), "Free space, or use -o."
             ) from error
+        return True
 
     def _standard_stream(self) -> Any:
         return sys.stderr if self.to_stderr else sys.stdout

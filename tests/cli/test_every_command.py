@@ -27,6 +27,9 @@ SAVED = str(Path(__file__).parents[1] / "golden" / "compare" / "calibration.json
 # What a command needs to end soon; all others are run with --json alone.
 ARGUMENTS: dict[str, list[str]] = {
     "bench": ["--section", "pool"],
+    "bus echo": ["--duration", "20ms"],
+    "bus hz": ["--duration", "20ms"],
+    "bus pub": ["topic", "message", "--timeout", "0"],
     "bus record": ["-o", "trace", "--duration", "20ms"],
     "bus verify": [str(Path(__file__).parent / "bus_trace.jsonl")],
     "diagnose temporal": ["--duration", "0", "--no-measure"],

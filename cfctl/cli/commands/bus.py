@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from cfctl.cli.bus_commands.echo import echo
+from cfctl.cli.bus_commands.hz import hz
+from cfctl.cli.bus_commands.pub import pub
 from cfctl.cli.bus_commands.stats import stats
 from cfctl.cli.bus_commands.topics import topics
 from cfctl.cli.bus_commands.trace import record, verify
@@ -17,6 +20,9 @@ from cfctl.cli.typer_app import command_group
 from cfctl.units import parse_time_ns
 
 app = command_group("The message bus between programs, from outside, and measured on this machine.")
+app.command()(echo)
+app.command()(pub)
+app.command()(hz)
 app.command()(stats)
 app.command()(topics)
 app.command()(record)
