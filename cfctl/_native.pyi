@@ -461,6 +461,11 @@ class Message:
     @property
     def received_tick(self) -> int: ...
     @property
+    def sequence(self) -> int:
+        """Return its number on its ring, from 1."""
+    @property
+    def ring_id(self) -> int: ...
+    @property
     def topic(self) -> str: ...
     @property
     def redelivered(self) -> bool:
@@ -560,8 +565,8 @@ class MessageView:
 class RingSubscription:
     """The reading ends of some topics' rings. `wait`: 0 spin, 1 adaptive, 2 park; `flags`: enum cf_seat_flag.
 
-    `hold` gets each Message with an extension and returns what is received instead, None to keep it back. What
-    receives raises SubscriptionNotFound when it is closed, and StateError in a forked child.
+    `hold` gets each Message with an extension and returns what is received instead, None to keep it back; without
+    one it is received as it lies on the ring. What receives raises SubscriptionNotFound when it is closed, and StateError in a forked child.
     """
 
     __slots__ = ()
@@ -578,7 +583,7 @@ class RingSubscription:
         flags: int,
         history: int,
         group: str | None,
-        hold: Callable[[Message], Any],
+        hold: Callable[[Message], Any] | None,
     ) -> Self: ...
     def try_recv(self) -> bytes | None:
         """Return the next payload, None when there is none."""

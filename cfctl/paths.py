@@ -84,35 +84,34 @@ def user_config_file() -> Path:
 
 
 def ensure_private_directory(path: Path) -> None:
-    """Make a directory of mode 0700 that belongs to this user and is no symbolic link.
+    """Make a directory of mode 0700, unless there is one that is private to this user already.
 
-    For places where others can write too, such as /dev/shm. Raises StateError when it can not be
-    made or belongs to someone else.
+    One that exists is never changed: it may be shared on purpose. Raises StateError for one that is open to others, is
+    a link or another user's, or cannot be made.
     """
     try:
         _make_missing(path)
         fd = os.open(path, _DIRECTORY_FLAGS | os.O_NOFOLLOW)
         try:
             status = os.fstat(fd)
-            ours = status.st_uid == os.geteuid()
-            if ours and status.st_mode & 0o077:
-                os.fchmod(fd, 0o700)
         finally:
             os.close(fd)
     except OSError as error:
-        if error.errno not in {errno.ELOOP, errno.ENOTDIR}:
-            raise StateError(
-                f"The directory {path} can not be made.",
-                os_error_reason(error),
-                "Make it writable, or name another.",
-            ) from error
-        ours = False
-    if not ours:
+        if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+            raise _not_used(path, "It is a link or a file.") from error
         raise StateError(
-            f"The directory {path} is not used.",
-            "It is a link, a file, or belongs to another user.",
-            "Remove it, or name another directory.",
-        )
+            f"The directory {path} cannot be made.",
+            os_error_reason(error),
+            "Make it writable, or name another.",
+        ) from error
+    if status.st_uid != os.geteuid():
+        raise _not_used(path, "It belongs to another user.")
+    if status.st_mode & 0o077:
+        raise _not_used(path, f"It is open to others (mode {stat.S_IMODE(status.st_mode):04o}, not 0700).")
+
+
+def _not_used(path: Path, why: str) -> StateError:
+    return StateError(f"The directory {path} is not used.", why, "Name a directory that is private to you.")
 
 
 def write_atomically(path: Path, data: bytes) -> None:

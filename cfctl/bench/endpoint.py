@@ -15,15 +15,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from cfctl import _native
-from cfctl.bus import Bus, BusConfig, Packet, Subscription, Wait
-from cfctl.errors import ResourceExhausted, StateError
+from cfctl.bus import Bus, BusConfig, Packet, Publisher, Subscription, Wait
+from cfctl.errors import BusTimeout, ResourceExhausted, StateError
 from cfctl.segment.reader import parse_segment
-
-if TYPE_CHECKING:
-    from cfctl._native import RingPublisher
 
 HEAD: Final = struct.Struct("<QQ")
 # Between two receipts, or a message's due time and its receipt: no longer Python's own work (0.3 us a
@@ -111,7 +108,7 @@ def send_paced(plan: Plan, bus: Bus) -> dict[str, Any]:
     return found
 
 
-def _send(publisher: RingPublisher) -> Callable[[bytes], object]:
+def _send(publisher: Publisher) -> Callable[[bytes], object]:
     return publisher.try_publish
 
 
@@ -125,7 +122,7 @@ def _scheduled_send(plan: Plan, bus: Bus) -> Callable[[bytes], object]:
     return send
 
 
-def _retried(publisher: RingPublisher, data: bytes) -> bool:
+def _retried(publisher: Publisher, data: bytes) -> bool:
     try:
         publisher.publish(data, _RETRY_S)
     except ResourceExhausted:
@@ -283,16 +280,13 @@ ROLES: Final[dict[str, Callable[[Plan, Bus], dict[str, Any]]]] = {
 }
 
 
-def _joined(plan: Plan, bus: Bus) -> RingPublisher:
+def _joined(plan: Plan, bus: Bus) -> Publisher:
     """Return the publisher of the plan's topic once all subscribers are there."""
     publisher = bus.publisher(plan.topic)
-    end = time.monotonic() + _JOIN_S
-    while publisher.counts()["readers"] < plan.subscribers:
-        if time.monotonic() > end:
-            raise StateError(
-                "The benchmark's subscribers did not come.", f"{plan.subscribers} were awaited for 10 s.", "Try again."
-            )  # fmt: skip
-        time.sleep(0.001)
+    try:
+        publisher.wait_for_subscribers(plan.subscribers, _JOIN_S)
+    except BusTimeout as error:
+        raise StateError("The benchmark's subscribers did not come.", error.why, "Try again.") from error
     return publisher
 
 
@@ -317,7 +311,7 @@ def run(plan: Plan) -> dict[str, Any]:
     """Return what a plan measured, in the calling thread, pinned to the plan's CPU."""
     if plan.cpu is not None:
         os.sched_setaffinity(0, {plan.cpu})
-    with Bus(plan.config) as bus:
+    with Bus(plan.config, own=True) as bus:
         return ROLES[plan.role](plan, bus)
 
 

@@ -1,8 +1,7 @@
 """A process that works for a benchmark: `python -P -m cfctl.bench.workload ROLE TOPIC`.
 
 It says "ready" on stdout once its instruments are there, works until its stdin closes, so that it never
-outlives who started it, and then removes its own segment and rings. What it does is read
-from that segment.
+outlives who started it, and then removes its own segment. What it does is read from that segment.
 """
 
 from __future__ import annotations
@@ -18,10 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from cfctl import _native, paths
+from cfctl import _native
 from cfctl.bus import Bus, BusConfig, Packet, Wait
-from cfctl.bus.reaper import remove_rings, remove_topics
-from cfctl.bus.rings import list_rings
 from cfctl.errors import ResourceExhausted, TemporalViolation
 from cfctl.pool.objects import Pool
 from cfctl.profile.profiler import Profiler
@@ -45,7 +42,7 @@ Going = Callable[[], bool]
 
 def publish(topic: str, going: Going) -> None:
     """Publish as fast as the ring takes it; nothing is refused for good."""
-    with Bus(BusConfig(_RING, payload_bytes=len(_PAYLOAD))) as bus:
+    with Bus(BusConfig(_RING, payload_bytes=len(_PAYLOAD)), own=True) as bus:
         publisher, batch = bus.publisher(topic), [_PAYLOAD] * _BATCH
         _ready()
         while going():
@@ -57,7 +54,7 @@ def publish(topic: str, going: Going) -> None:
 def receive(topic: str, going: Going) -> None:
     """Receive in batches; wait as the bus does by itself when there is nothing."""
     waiting = Profiler().operation(WAITING)
-    with Bus(BusConfig(payload_bytes=len(_PAYLOAD))) as bus:
+    with Bus(BusConfig(payload_bytes=len(_PAYLOAD)), own=True) as bus:
         subscription = bus.subscribe(topic)
         _ready()
         while going():
@@ -74,7 +71,7 @@ def publish_paced(topic: str, going: Going) -> None:
     """
     waiting = Profiler().operation(WAITING)
     pace_ns = _PACE_NS if _has_two_cpus() else 0
-    with Bus(BusConfig(payload_bytes=len(_PAYLOAD))) as bus:
+    with Bus(BusConfig(payload_bytes=len(_PAYLOAD)), own=True) as bus:
         publisher = bus.publisher(topic)
         _ready()
         while going():
@@ -93,7 +90,7 @@ def receive_spinning(topic: str, going: Going) -> None:
     """Receive at once, at the price of a CPU; with a single CPU, which the publisher needs, asleep."""
     waiting = Profiler().operation(WAITING)
     wait = Wait.SPIN if _has_two_cpus() else Wait.PARK
-    with Bus(BusConfig(payload_bytes=len(_PAYLOAD), wait=wait)) as bus:
+    with Bus(BusConfig(payload_bytes=len(_PAYLOAD), wait=wait), own=True) as bus:
         subscription = bus.subscribe(topic)
         _ready()
         while going():
@@ -104,7 +101,7 @@ def receive_spinning(topic: str, going: Going) -> None:
 
 def schedule(topic: str, going: Going) -> None:
     """Publish through the dispatcher, each with a deadline, and receive."""
-    with Bus() as bus:
+    with Bus(own=True) as bus:
         subscription = bus.subscribe(topic)
         _ready()
         while going():
@@ -142,14 +139,6 @@ ROLES: Final[dict[str, Callable[[str, Going], None]]] = {
 }
 
 
-def _remove_rings(topic: str) -> None:
-    """Remove the rings of a topic that are closed; who ends last also finds its rendezvous page unheld."""
-    directory = paths.segment_directory()
-    rings, _ = list_rings(directory)
-    remove_rings(ring for ring in rings if ring.topic == topic)
-    remove_topics(directory)
-
-
 def _has_two_cpus() -> bool:
     return len(os.sched_getaffinity(0)) > 1
 
@@ -179,7 +168,6 @@ def main(role: str, topic: str) -> None:
         ROLES[role](topic, lambda: not ended.is_set())
     finally:
         segment.unlink(missing_ok=True)
-        _remove_rings(topic)
 
 
 if __name__ == "__main__":

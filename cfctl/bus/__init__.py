@@ -20,10 +20,12 @@ is then no faster than a pipe.
 
 from __future__ import annotations
 
-from cfctl.bus.bus import Bus, BusHealth, BusStats, Publisher, PublisherStats, SubscriptionStats
+from cfctl.bus.bus import Bus, BusHealth, Publisher
 from cfctl.bus.config import BusConfig, Wait
 from cfctl.bus.dispatcher import TemporalMetrics
+from cfctl.bus.endpoints import BusStats, PublisherStats, SubscriptionStats
 from cfctl.bus.packet import Packet
+from cfctl.bus.presence import Arrival, Departure, Peer, Presence, Role
 from cfctl.bus.requests import Request, Requester, Server
 from cfctl.bus.subscription import Message, Subscription
 from cfctl.errors import BusTimeout, LimitError, ResourceExhausted, SubscriptionNotFound, TemporalViolation
@@ -31,22 +33,27 @@ from cfctl.temporal.deadlines import DependencyTimeout, Expiry
 from cfctl.temporal.stagger import QuantumOffset
 
 __all__ = [
+    "Arrival",
     "Bus",
     "BusConfig",
     "BusHealth",
     "BusStats",
     "BusTimeout",
+    "Departure",
     "DependencyTimeout",
     "Expiry",
     "LimitError",
     "Message",
     "Packet",
+    "Peer",
+    "Presence",
     "Publisher",
     "PublisherStats",
     "QuantumOffset",
     "Request",
     "Requester",
     "ResourceExhausted",
+    "Role",
     "Server",
     "Subscription",
     "SubscriptionNotFound",

@@ -18,8 +18,10 @@ from cfctl import _native
 from cfctl.bus import names
 from cfctl.bus.config import BusConfig
 from cfctl.bus.dispatcher import CLOSE_TIMEOUT_S, Dispatcher, TemporalMetrics
+from cfctl.bus.endpoints import BusStats, stats_of
 from cfctl.bus.failures import endpoint_error, publisher_error, subscription_error
 from cfctl.bus.packet import MAX_PRIORITY, Packet, checked, checked_deadline, ticket_id
+from cfctl.bus.presence import Presence, topic_names
 from cfctl.bus.requests import Requester, Server
 from cfctl.bus.subscription import Subscription
 from cfctl.errors import BusTimeout, InputError, StateError, SubscriptionNotFound
@@ -38,63 +40,6 @@ _open_buses: weakref.WeakSet[Bus] = weakref.WeakSet()
 _Lane = tuple[str, int, bool]
 # How often it is looked whether publishers have come.
 _LOOK_S = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class PublisherStats:
-    """A ring this bus publishes on; counts since it was made. `pending`: not yet taken by the slowest reader."""
-
-    topic: str
-    ring_id: int
-    number: int
-    priority: int
-    scheduled: bool
-    published: int
-    rejected: int
-    orphaned: int
-    pending: int
-    high_water: int
-    readers: int
-
-
-@dataclass(frozen=True, slots=True)
-class SubscriptionStats:
-    """A subscription of this bus. copies = delivered + dropped + pending, over all rings it joined.
-
-    `dropped`: overwritten before they were taken; `damaged` of them contradicted themselves. `history`: messages
-    from before it was made that it took, `skipped`: those that had given way. `high_water`: most that waited, as
-    far as it was looked at. `unjoined`: rings that wait for it and could not be opened yet.
-    """
-
-    topic: str
-    id: int
-    copies: int
-    delivered: int
-    dropped: int
-    pending: int
-    damaged: int
-    history: int
-    skipped: int
-    high_water: int
-    oldest_age_ticks: int | None
-    rings: int
-    publishers: int
-    unjoined: int
-
-
-@dataclass(frozen=True, slots=True)
-class BusStats:
-    """What passed through this process's bus."""
-
-    active_subscriptions: int
-    publishers: tuple[PublisherStats, ...]
-    subscriptions: tuple[SubscriptionStats, ...]
-
-    @property
-    def loss_ratio(self) -> float | None:
-        """Return dropped / copies over the subscriptions, 0..1; None without a copy."""
-        copies = sum(each.copies for each in self.subscriptions)
-        return sum(each.dropped for each in self.subscriptions) / copies if copies else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,20 +213,23 @@ class Bus:
         """
         return Server(self, topic, redeliver=redeliver)
 
+    def presence(self, topic: str | None = None) -> Presence:
+        """Return who publishes on a topic and who subscribes to it, of all topics without one: now, and as it changes.
+
+        Raises InputError for a topic that cannot be used, SegmentError for a directory that cannot be read.
+        """
+        self._require_open()
+        name = None if topic is None else names.public(topic)
+        return Presence(self.config.directory, name, require_open=self._require_open)
+
+    def topics(self) -> tuple[str, ...]:
+        """Return the topics that anybody publishes on or subscribes to now, by name; 0.1 ms for each."""
+        self._require_open()
+        return topic_names(self.config.directory)
+
     def stats(self) -> BusStats:
         """Return what passed through, by publisher and subscription."""
-        publishers = [
-            PublisherStats(topic, ring.ring_id, ring.number, priority, scheduled, **ring.counts())
-            for (topic, priority, scheduled), ring in list(self._publishers.items())
-        ]
-        now_ticks = _native.ticks()
-        subscriptions = []
-        for each in list(self._subscriptions.values()):
-            counts: dict[str, Any] = dict(each.counts())
-            oldest = counts.pop("oldest_tick")
-            counts["oldest_age_ticks"] = max(0, now_ticks - oldest) if oldest else None
-            subscriptions.append(SubscriptionStats(each.topic, each.id, **counts))
-        return BusStats(len(subscriptions), tuple(publishers), tuple(subscriptions))
+        return stats_of(self._publishers, self._subscriptions.values())
 
     def temporal_metrics(self) -> TemporalMetrics:
         """Return what the dispatcher did: coherence, utilization, deadlines, dependencies, causality."""
@@ -354,13 +302,19 @@ class Bus:
         self._publishers[lane] = ring
         return ring
 
+    def raw_subscription(self, topic: str, *, lossy: bool) -> Subscription:
+        """Return a subscription to any topic whose messages are as they lie on the rings: for a recorder."""
+        return self._open(names.Plan((topic,)), _LOSSY * lossy, is_raw=True)
+
     def _private_publisher(self, topic: str) -> Publisher:
         return self._lane(topic, 0, scheduled=False)
 
-    def _private_subscription(self, topic: str, group: str | None, *, redeliver: bool = False) -> Subscription:
+    def _private_subscription(
+        self, topic: str, group: str | None, *, redeliver: bool = False
+    ) -> Subscription:
         return self._open(names.Plan((topic,), group=group), _REDELIVER * redeliver)
 
-    def _open(self, plan: names.Plan, flags: int, *, held: bool = True) -> Subscription:
+    def _open(self, plan: names.Plan, flags: int, *, held: bool = True, is_raw: bool = False) -> Subscription:
         self._require_open()
         subscription_id = self._base | next(self._ids)
         config = self.config
@@ -369,14 +323,14 @@ class Bus:
         try:
             subscription = Subscription(
                 self._participant, plan.topics, plan.pattern, subscription_id, config.wait.number, config.spin_ns,
-                config.ordered, flags | self._flags, plan.history, plan.group, release,
+                config.ordered, flags | self._flags, plan.history, plan.group, None if is_raw else release,
             )  # fmt: skip
         except OSError as error:
             name, is_pattern = plan.pattern or str(error.filename), plan.pattern is not None
             raise subscription_error(error, name, config, is_pattern=is_pattern) from error
         subscription.id = subscription_id
         subscription.topics = plan.topics or (plan.pattern or "",)
-        subscription._ended = self._forget  # noqa: SLF001 - the bus makes it
+        subscription._ended = self._forget
         self._subscriptions[subscription_id] = subscription
         self._dispatcher.count_subscriptions(made=1)
         weakref.finalize(subscription, self._dispatcher.count_subscriptions, ended=1)
@@ -387,7 +341,7 @@ class Bus:
 
     def _await_publishers(self, subscription: Subscription, wanted: int, timeout_s: float | None) -> None:
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        while (found := subscription._publishers()) < wanted:  # noqa: SLF001
+        while (found := subscription._publishers()) < wanted:
             if end is not None and time.monotonic() >= end:
                 subscription.unsubscribe()
                 raise BusTimeout(
@@ -424,14 +378,16 @@ class Bus:
         def release(message: Message) -> None:
             found = self._subscriptions.get(subscription_id)
             if found is not None:
-                found._release(message)  # noqa: SLF001
+                found._release(message)
 
         return release
 
     def _require_open(self) -> None:
         if self._pid != os.getpid():
             raise StateError(
-                "The bus cannot be used.", "It is the parent's of this forked child.", "Make a Bus of its own."
+                "The bus cannot be used.",
+                "It is the parent's of this forked child.",
+                "Make a Bus of its own.",
             )
         if self._closed:
             raise StateError("The bus is closed.", "close() was called.", "Make another.")

@@ -29,7 +29,9 @@ def endpoint_error(error: OSError, what: str, config: BusConfig) -> CfctlError:
         why = "Another process has been changing the topic for 2 s: it may be stopped."
         return StateError(what, why, "Continue or end it (SIGCONT, SIGKILL), then try again.")
     if code in _SPACE:
-        why = f"There is no space left for it in {config.directory}: {os_error_reason(error, with_file=False)}"
+        why = (
+            f"There is no space left for it in {config.directory}: {os_error_reason(error, with_file=False)}"
+        )
         todo = (
             f"Free space, lower BusConfig.channel_buffer_size (now {config.channel_buffer_size}) or "
             "BusConfig.arena_bytes, or name another directory with CFCTL_SEGMENT_DIR."

@@ -1,113 +1,146 @@
-"""Whether the bus is healthy as seen from outside, and what is not: DESIGN's four conditions.
+"""Whether a bus is healthy, by one definition for its own program (Bus.health) and for who looks from outside.
 
-As Bus.health() within a program, but for the clock: what counts here is that the reader can turn the
-program's ticks into nanoseconds.
+Healthy: the rate of the ticks is known or not needed; each subscription is attached to each ring of its topic;
+each consumer lives; each dispatcher's thread runs; nothing was refused by a full ring or overwritten in the window.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import Final
 
-from cfctl.bus.statistics import Condition
-from cfctl.segment.tick_rate import tick_rate
-
-if TYPE_CHECKING:
-    from cfctl.bus.reading import BusReading
-    from cfctl.bus.rings import Ring
-    from cfctl.bus.statistics import BusReport
-
-# A subscription joins a new ring when it next looks for a message; one that does not for so long does not look.
-_JOIN_NS: Final = 1_000_000_000
-_READERS: Final = 63
 _NAMED: Final = 3
 
 
-def conditions(report: BusReport, reading: BusReading) -> tuple[Condition, ...]:
-    """Return the four conditions over what lives in a report."""
-    pids = {each.pid for each in report.publishers if each.state == "live"}
-    pids |= {each.pid for each in report.subscriptions if each.state == "live"}
-    known = {each.ring for each in report.publishers if each.is_live}
-    rings = [ring for ring in reading.rings if f"{ring.ring_id:016x}" in known]
-    if not pids and not rings:
-        names = ("clock known", "rings joined", "consumers alive", "no overrun")
-        return tuple(Condition(name, None, "nothing of it lives") for name in names)
-    return (
-        _clock(reading, pids),
-        _joined(rings, reading.unix_ns),
-        _consumers(rings),
-        _overruns(report),
+@dataclass(frozen=True, slots=True)
+class HealthCounts:
+    """What health is judged by. Counts of the window come from counters that only grow.
+
+    `clock_error`: why ticks cannot be turned into time, None when they can or need not. `unattached`, `gone` and
+    `failed` name each subscription that a ring of its topic is closed to, each consumer that ended without
+    unsubscribing, each dispatcher whose thread has ended by an error. `failed` is None where that is not known.
+    `rings` and `subscriptions` are how many were looked at. `window`: "in 1 s", "since the start".
+    """
+
+    clock_error: str | None
+    rings: int
+    subscriptions: int
+    unattached: tuple[str, ...]
+    gone: tuple[str, ...]
+    failed: tuple[str, ...] | None
+    rejected: int
+    dropped: int
+    window: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One thing that health asks for: whether it holds, None where that cannot be known, and why."""
+
+    name: str
+    holds: bool | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a bus is healthy; true in a condition exactly when it is. `str` says why it is not."""
+
+    conditions: tuple[Condition, ...]
+
+    @property
+    def healthy(self) -> bool | None:
+        """Return whether all conditions hold; None when none fails and one cannot be known."""
+        if any(each.holds is False for each in self.conditions):
+            return False
+        return None if any(each.holds is None for each in self.conditions) else True
+
+    def __bool__(self) -> bool:
+        return self.healthy is True
+
+    def holds(self, name: str) -> bool | None:
+        """Return whether the condition of a name holds."""
+        return next(each.holds for each in self.conditions if each.name == name)
+
+    def __str__(self) -> str:
+        word = {True: "healthy", False: "unhealthy", None: "not known"}[self.healthy]
+        if self.healthy:
+            return word
+        return f"{word}: {'; '.join(each.why for each in self.conditions if each.holds is self.healthy)}"
+
+
+CLOCK: Final = "clock known"
+ATTACHED: Final = "rings attached"
+CONSUMERS: Final = "consumers alive"
+DISPATCHERS: Final = "dispatchers alive"
+NO_OVERRUN: Final = "no overrun"
+CONDITIONS: Final = (CLOCK, ATTACHED, CONSUMERS, DISPATCHERS, NO_OVERRUN)
+
+
+def judge(counts: HealthCounts) -> Health:
+    """Return the health that counts stand for."""
+    return Health(
+        (
+            Condition(
+                CLOCK, counts.clock_error is None, counts.clock_error or "the rate of the ticks is known"
+            ),
+            _attached(counts),
+            _consumers(counts),
+            _dispatchers(counts),
+            _overruns(counts),
+        )
     )
 
 
-def _clock(reading: BusReading, pids: set[int]) -> Condition:
-    rates = {s.header.pid: tick_rate(s.header, reading.local) for s, _ in reading.segments}
-    unknown = sorted(pid for pid, rate in rates.items() if pid in pids and rate.ns_per_tick is None)
-    if unknown:
-        return Condition("clock known", False, f"the ticks of process {_list(unknown)} have no known rate")
-    errors = [rate.uncertainty_ppb for pid, rate in rates.items() if pid in pids and rate.uncertainty_ppb]
-    error = f", to {max(errors):.3g} ppb" if errors else ""
-    return Condition("clock known", True, f"the rate of the ticks is known{error}")
+def nothing_lives() -> Health:
+    """Return the health of a bus of which nothing lives: it cannot be known."""
+    return Health(tuple(Condition(name, None, "nothing of the bus lives") for name in CONDITIONS))
 
 
-def _joined(rings: list[Ring], unix_ns: int) -> Condition:
-    """Say which subscriptions have not joined a ring of their topic, and which rings have no room for one."""
-    missing = []
-    for ring in rings:
-        if len(ring.readers) >= _READERS:
-            missing.append(f"the ring of process {ring.pid} on '{ring.topic}' has no room for another reader")
-        if unix_ns - ring.opened_unix_ns < _JOIN_NS:
-            continue
-        own = {reader.subscription for reader in ring.readers}
-        others = {
-            (reader.subscription, reader.pid)
-            for other in rings
-            if other.topic == ring.topic
-            for reader in other.readers
-            if reader.alive and reader.subscription not in own
-        }
-        missing += [
-            f"the subscription of process {pid} to '{ring.topic}' has not joined the ring of process {ring.pid}"
-            for _, pid in sorted(others)
-        ]
-    if missing:
-        return Condition("rings joined", False, _list(missing, "; "))
-    return Condition(
-        "rings joined", True, f"{len(rings)} live rings, each joined by its topic's subscriptions"
-    )
+def _attached(counts: HealthCounts) -> Condition:
+    if counts.unattached:
+        return Condition(ATTACHED, False, listed(counts.unattached, "; "))
+    why = f"{counted(counts.rings, 'ring')}, each attached to every subscription of its topic"
+    return Condition(ATTACHED, True, why if counts.rings else "nothing publishes")
 
 
-def _consumers(rings: list[Ring]) -> Condition:
-    dead = [
-        f"process {reader.pid} on '{ring.topic}'"
-        for ring in rings
-        for reader in ring.readers
-        if not reader.alive
-    ]
-    alone = [
-        f"'{ring.topic}' lost all {ring.orphaned} readers"
-        for ring in rings
-        if ring.orphaned and not ring.readers
-    ]
-    if dead:
-        return Condition("consumers alive", False, f"dead readers that hold their ring: {_list(dead)}")
-    if alone:
-        return Condition("consumers alive", False, _list(alone, "; "))
-    count = len({reader.subscription for ring in rings for reader in ring.readers})
-    return Condition("consumers alive", True, f"{count} subscriptions, all alive")
+def _consumers(counts: HealthCounts) -> Condition:
+    if counts.gone:
+        ended = listed(counts.gone)
+        return Condition(CONSUMERS, False, f"ended without unsubscribing: {ended}")
+    if not counts.subscriptions:
+        return Condition(CONSUMERS, True, "nothing subscribes")
+    living = "all of living processes" if counts.subscriptions > 1 else "of a living process"
+    return Condition(CONSUMERS, True, f"{counted(counts.subscriptions, 'subscription')}, {living}")
 
 
-def _overruns(report: BusReport) -> Condition:
-    when = "since the start" if report.window_ns is None else f"in {report.window_ns / 1e9:.3g} s"
-    live = [each for each in report.publishers if each.is_live]
-    rejected = sum(each.rejected if each.rejected_now is None else each.rejected_now for each in live)
-    readers = [each for each in report.subscriptions if each.state == "live"]
-    dropped = sum(each.dropped if each.dropped_now is None else each.dropped_now for each in readers)
-    text = f"{rejected} rejected and {dropped} dropped {when}"
-    return Condition("no overrun", rejected + dropped == 0, text)
+def _dispatchers(counts: HealthCounts) -> Condition:
+    if counts.failed is None:
+        return Condition(DISPATCHERS, None, "whether the dispatcher's thread runs is not known")
+    if counts.failed:
+        return Condition(DISPATCHERS, False, f"the dispatcher's thread has ended: {listed(counts.failed)}")
+    return Condition(DISPATCHERS, True, "no dispatcher's thread has ended")
 
 
-def _list(items: Iterable[object], separator: str = ", ") -> str:
-    texts = [str(item) for item in items]
+def _overruns(counts: HealthCounts) -> Condition:
+    parts = []
+    if counts.dropped > 0:
+        parts.append(f"{counted(counts.dropped, 'message')} dropped")
+    if counts.rejected > 0:
+        parts.append(f"{counted(counts.rejected, 'message')} rejected by a full ring")
+    if not parts:
+        return Condition(NO_OVERRUN, True, f"nothing dropped or rejected {counts.window}")
+    return Condition(NO_OVERRUN, False, f"{' and '.join(parts)} {counts.window}")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: "1 message", "2 messages"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(items: Iterable[str], separator: str = ", ") -> str:
+    """Return the first few of some names, and how many more there are."""
+    texts = list(items)
     more = f"{separator}and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
     return separator.join(texts[:_NAMED]) + more

@@ -41,7 +41,9 @@ def public(topic: object) -> str:
 def checked(name: object, what: str, most: int) -> str:
     """Return a name of 1 to `most` bytes of UTF-8 without control characters; raises InputError for others."""
     if not isinstance(name, str):
-        raise InputError(f"The {what} {name!r:.64} cannot be used.", f"It is of type {type(name).__name__}.", "Pass a str.")
+        raise InputError(
+            f"The {what} {name!r:.64} cannot be used.", f"It is of type {type(name).__name__}.", "Pass a str."
+        )
     try:
         size = len(name.encode())
     except UnicodeEncodeError as error:
@@ -51,7 +53,9 @@ def checked(name: object, what: str, most: int) -> str:
             f"The {what} {name[:32]!r} cannot be used.", f"It has {size} bytes of UTF-8.", f"Use 1 to {most}."
         )
     if any(unicodedata.category(character) == "Cc" for character in name):
-        raise InputError(f"The {what} {name[:64]!r} cannot be used.", "It holds control characters.", "Leave them out.")
+        raise InputError(
+            f"The {what} {name[:64]!r} cannot be used.", "It holds control characters.", "Leave them out."
+        )
     return name
 
 
@@ -60,7 +64,11 @@ def plan(
 ) -> Plan:
     """Return what a subscription is to read; raises InputError for what contradicts itself."""
     if bool(topics) == (pattern is not None):
-        raise InputError("Nothing was subscribed to.", "There are topics and a pattern, or neither.", "Give one of the two.")
+        raise InputError(
+            "Nothing was subscribed to.",
+            "There are topics and a pattern, or neither.",
+            "Give one of the two.",
+        )
     if not isinstance(history, int) or not 0 <= history <= MAX_HISTORY:
         raise InputError(f"A history of {history!r} cannot be had.", f"It is 0 to {MAX_HISTORY} messages.")
     if group is not None and (history or lossy or pattern is not None):

@@ -45,9 +45,9 @@ class Requester:
     def __init__(self, bus: Bus, topic: str, number: int) -> None:
         self.topic = topic
         self.stale = 0
-        self._publisher = bus._private_publisher(private_topic(topic))  # noqa: SLF001 - two halves of one thing
+        self._publisher = bus._private_publisher(private_topic(topic))
         self._inbox = f"{private_topic(topic)}@{number:016x}"
-        self._replies = bus._private_subscription(self._inbox, None)  # noqa: SLF001
+        self._replies = bus._private_subscription(self._inbox, None)
         self._number = 0
         self._lock = threading.Lock()
 
@@ -111,7 +111,7 @@ class Request:
 
     def reply(self, data: Buffer) -> bool:
         """Send the reply; False when the requester has gone or its inbox is full."""
-        return self._server._reply(self._inbox, self._number, data)  # noqa: SLF001 - its own
+        return self._server._reply(self._inbox, self._number, data)
 
 
 class Server:
@@ -124,7 +124,7 @@ class Server:
         self.topic = topic
         self.undeliverable = self.damaged = 0
         self._bus = bus
-        self._requests: Subscription = bus._private_subscription(  # noqa: SLF001 - two halves of one thing
+        self._requests: Subscription = bus._private_subscription(
             private_topic(topic), SERVERS, redeliver=redeliver
         )
         self._inboxes: OrderedDict[str, _native.Publisher] = OrderedDict()
@@ -189,7 +189,7 @@ class Server:
         return False
 
     def _way_back(self, inbox: str) -> _native.Publisher:
-        found = self._inboxes.pop(inbox, None) or self._bus._private_publisher(inbox)  # noqa: SLF001
+        found = self._inboxes.pop(inbox, None) or self._bus._private_publisher(inbox)
         self._inboxes[inbox] = found
         if len(self._inboxes) > _KEPT_INBOXES:
             self._inboxes.popitem(last=False)[1].close()

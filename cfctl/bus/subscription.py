@@ -7,13 +7,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from cfctl import _native
 from cfctl.errors import StateError, SubscriptionNotFound, os_error_reason
 
 if TYPE_CHECKING:
     from cfctl.bus.packet import Extension
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,12 @@ class Subscription(_native.RingSubscription):
         """Return the next message with its stamps; waits, None at the time-out."""
         return _whole(self._recv_message(timeout_s))
 
+    def try_recv_raw(self) -> _native.Message | None:
+        """Return the next message as it lies on its ring, of a raw subscription; None when there is none."""
+        raw = self._try_recv_message()
+        assert raw is None or isinstance(raw, _native.Message)
+        return raw
+
     def __iter__(self) -> Iterator[bytes]:
         """Yield payloads as they come, until the subscription ends."""
         while True:
@@ -152,7 +160,7 @@ class Subscription(_native.RingSubscription):
         except SubscriptionNotFound:
             return []
 
-    async def _await(self, take: Callable[[], Any], timeout_s: float | None) -> Any:
+    async def _await(self, take: Callable[[], _T | None], timeout_s: float | None) -> _T | None:
         end = None if timeout_s is None else time.monotonic() + timeout_s
         loop = asyncio.get_running_loop()
         while True:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 from cfctl.bus.config import MAX_CAPACITY
 from cfctl.bus.reading import BusReader
 from cfctl.bus.report import report_of
+from cfctl.bus.rings import list_rings
+from cfctl.bus.runs import RunWatch
 from cfctl.diagnose.live import Live
 from cfctl.diagnose.order_statistics import quantile_ranks
 from cfctl.errors import SegmentError
@@ -20,11 +24,17 @@ if TYPE_CHECKING:
     from cfctl.bus.latency import Latency
     from cfctl.bus.reading import BusReading
 
+# Bursts that are further apart than this are told apart.
+_LEAST_STEP_S: Final = 0.01
+_LOOK_SHARE: Final = 50
 NO_BUS: Final = "no program of this user has a cfctl.bus.Bus, or its files are gone"
 
 
 class BusWatch:
-    """Looks at the bus of a directory at both ends of an interval; `which` is a pid or a topic, None all."""
+    """Looks at the bus of a directory at both ends of an interval, and for runs of losses between.
+
+    `which` is a pid or a topic, None all.
+    """
 
     def __init__(
         self, directory: Path, which: str | None = None, *, sleep: Callable[[float], None] = time.sleep
@@ -33,17 +43,36 @@ class BusWatch:
         self._which = which
         self._sleep = sleep
         self._before: BusReading | None = None
+        self._directory = directory
+        self._runs = RunWatch()
         self._reason = NO_BUS if which is None else f"nothing of the bus concerns '{which}'"
 
     def watch(self, seconds: float) -> None:
         """Let an interval pass."""
         self._before = self._read()
-        self._sleep(seconds)
+        if self._before is None:
+            self._sleep(seconds)
+            return
+        self._runs.look(self._before.rings)
+        # A look is to take hardly any of the time: it costs the bus cache lines.
+        step_s = max(_LEAST_STEP_S, _LOOK_SHARE * self._before.took_ns * 1e-9)
+        steps = max(1, math.ceil(seconds / step_s))
+        for step in range(steps):
+            if step > 0:
+                self._look()
+            self._sleep(seconds / steps)
+
+    def _look(self) -> None:
+        # What makes the directory unreadable is said at the end.
+        with contextlib.suppress(SegmentError):
+            self._runs.look(list_rings(self._directory)[0])
 
     def seen(self) -> Live:
         """Return what was seen, with the bus as it is now."""
         now = self._read()
-        report = None if now is None else report_of(now, self._before, self._which)
+        if now is not None:
+            self._runs.look(now.rings)
+        report = None if now is None else report_of(now, self._before, self._which, self._runs.runs)
         if report is not None and report.empty:
             report = None
         return Live((), self._reason, bus=report, which=self._which)

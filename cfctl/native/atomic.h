@@ -6,6 +6,8 @@
 #ifndef CF_ATOMIC_H
 #define CF_ATOMIC_H
 
+#include <stdint.h>
+
 /* A counter that one thread writes and others read at any time: no order with anything else. */
 #define cf_load_relaxed(p) __atomic_load_n((p), __ATOMIC_RELAXED)
 #define cf_store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
@@ -22,6 +24,9 @@
 #define cf_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define cf_fence_release() __atomic_thread_fence(__ATOMIC_RELEASE)
 #define cf_fence_acquire() __atomic_thread_fence(__ATOMIC_ACQUIRE)
+
+/* A record word by word, whatever its fields are. */
+typedef uint64_t __attribute__((may_alias)) cf_word;
 
 /* Single-writer increment: a load and a store, no locked instruction. Only the owner of the
  * counter may call it; its readers use cf_load_relaxed. */

@@ -22,8 +22,8 @@ struct cf_participant {
     struct cf_held_file leases; /* -1 when closed, and in a forked child */
     int directory_fd;
     uint64_t id;
-    pthread_mutex_t guard; /* among this bus's threads: whose descriptor holds a lock, holds it */
-    uint32_t next_number;  /* of the block of publisher numbers that was taken last */
+    pthread_mutex_t guard;   /* among this bus's threads: whose descriptor holds a lock, holds it */
+    uint32_t next_number;    /* of the block of publisher numbers that was taken last */
     uint32_t unused_numbers; /* of that block */
     uint16_t *returned;      /* numbers of closed publishers, the first that was returned first */
     uint32_t first_returned;

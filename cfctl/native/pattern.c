@@ -56,9 +56,9 @@ static int open_patterns(struct cf_patterns *patterns, struct cf_participant *pa
     int error = create ? cf_place_reserve(fd, 0, sizeof *patterns->page) : 0;
     if (error == 0 && !create && size < (off_t)sizeof *patterns->page)
         error = -ENOENT;
-    void *page = error != 0 ? MAP_FAILED
-                            : mmap(NULL, sizeof *patterns->page, PROT_READ | PROT_WRITE, MAP_SHARED,
-                                   fd, 0);
+    void *page =
+        error != 0 ? MAP_FAILED
+                   : mmap(NULL, sizeof *patterns->page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (error == 0 && page == MAP_FAILED)
         error = -errno;
     close(fd);
@@ -89,6 +89,26 @@ static int find_entry(const struct cf_patterns *patterns) {
     return used(patterns->page) < CF_PATTERNS ? (int)used(patterns->page) : -EUSERS;
 }
 
+/* Others read entries without the lock. */
+static void fill_entry(struct cf_pattern *entry, const struct cf_seat_request *request,
+                       const char *text, uint32_t bytes) {
+    struct cf_pattern pattern = {.participant = request->participant,
+                                 .pid = request->pid,
+                                 .start_time = request->start_time,
+                                 .pid_namespace = request->pid_namespace,
+                                 .flags = request->flags | CF_SEAT_PATTERN,
+                                 .bytes = bytes};
+    memcpy(pattern.text, text, bytes);
+    const cf_word *from = (const void *)&pattern;
+    cf_word *words = (void *)entry;
+    cf_store_relaxed(&entry->subscription, UINT64_C(0));
+    cf_ring_fence(CF_RING_OVERWRITE_FENCE); /* Partner: the fence in read_entry. */
+    for (size_t i = 1; i < sizeof pattern / sizeof *words; i++)
+        cf_store_relaxed(&words[i], from[i]);
+    /* Partner: the acquire in read_entry. */
+    cf_store_release(&entry->subscription, request->subscription);
+}
+
 int cf_pattern_add(struct cf_patterns *patterns, struct cf_participant *participant,
                    const struct cf_seat_request *request, const char *text, uint32_t bytes) {
     if (bytes < 1 || bytes > CF_PATTERN_BYTES)
@@ -105,17 +125,7 @@ int cf_pattern_add(struct cf_patterns *patterns, struct cf_participant *particip
         memcpy(page->magic, CF_PATTERN_MAGIC, sizeof page->magic);
     int entry = find_entry(patterns);
     if (entry >= 0) {
-        struct cf_pattern *pattern = &page->patterns[entry];
-        cf_store_release(&pattern->subscription, UINT64_C(0));
-        pattern->participant = request->participant;
-        pattern->pid = request->pid;
-        pattern->start_time = request->start_time;
-        pattern->pid_namespace = request->pid_namespace;
-        pattern->flags = request->flags | CF_SEAT_PATTERN;
-        pattern->bytes = bytes;
-        memcpy(pattern->text, text, bytes);
-        /* Partner: the acquire in cf_pattern_seat_all. */
-        cf_store_release(&pattern->subscription, request->subscription);
+        fill_entry(&page->patterns[entry], request, text, bytes);
         if ((uint32_t)entry >= page->used)
             cf_store_release(&page->used, (uint32_t)entry + 1);
         patterns->entry = entry;
@@ -126,9 +136,14 @@ int cf_pattern_add(struct cf_patterns *patterns, struct cf_participant *particip
     return entry < 0 ? entry : 0;
 }
 
-void cf_pattern_remove(struct cf_patterns *patterns) {
+void cf_pattern_withdraw(struct cf_patterns *patterns) {
     if (patterns->page && patterns->entry >= 0 && cf_participant_is_open(patterns->participant))
         cf_store_release(&patterns->page->patterns[patterns->entry].subscription, UINT64_C(0));
+    patterns->entry = -1;
+}
+
+void cf_pattern_remove(struct cf_patterns *patterns) {
+    cf_pattern_withdraw(patterns);
     close_patterns(patterns);
 }
 
@@ -161,24 +176,37 @@ static void announce(struct cf_pattern_page *page) {
     cf_pattern_wake(page);
 }
 
+/* Reads an entry, which may be given up and taken again meanwhile: 0 when there is none, or another
+ * one than it was. Whoever takes an entry looks for the topics that are there afterwards. */
+static int read_entry(const struct cf_pattern *entry, struct cf_pattern *into) {
+    const cf_word *from = (const void *)entry;
+    cf_word *words = (void *)into;
+    uint64_t subscription = cf_load_acquire(&entry->subscription);
+    for (size_t i = 0; i < sizeof *entry / sizeof *words; i++)
+        words[i] = cf_load_relaxed(&from[i]);
+    cf_ring_fence(CF_RING_RECHECK_FENCE); /* Partner: the fence in fill_entry. */
+    into->subscription = subscription;
+    return subscription != 0 && cf_load_relaxed(&entry->subscription) == subscription;
+}
+
 int cf_pattern_seat_all(struct cf_topic *topic) {
     struct cf_patterns patterns;
     int error = open_patterns(&patterns, topic->participant, 0), seated = 0;
     if (error != 0)
         return error == -ENOENT ? 0 : error;
     for (uint32_t i = 0; i < used(patterns.page) && error == 0; i++) {
-        struct cf_pattern *pattern = &patterns.page->patterns[i];
-        uint64_t subscription = cf_load_acquire(&pattern->subscription);
-        if (subscription == 0 || !is_reached(pattern, topic->page) ||
-            cf_topic_find_seat(topic->page, subscription) >= 0 ||
-            cf_participant_lives(topic->participant, pattern->participant) == 0)
+        struct cf_pattern pattern;
+        if (!read_entry(&patterns.page->patterns[i], &pattern) ||
+            !is_reached(&pattern, topic->page) ||
+            cf_topic_find_seat(topic->page, pattern.subscription) >= 0 ||
+            cf_participant_lives(topic->participant, pattern.participant) == 0)
             continue;
-        struct cf_seat_request request = {.subscription = subscription,
-                                          .participant = pattern->participant,
-                                          .pid = pattern->pid,
-                                          .start_time = pattern->start_time,
-                                          .pid_namespace = pattern->pid_namespace,
-                                          .flags = pattern->flags};
+        struct cf_seat_request request = {.subscription = pattern.subscription,
+                                          .participant = pattern.participant,
+                                          .pid = pattern.pid,
+                                          .start_time = pattern.start_time,
+                                          .pid_namespace = pattern.pid_namespace,
+                                          .flags = pattern.flags};
         int seat = cf_topic_take_seat(topic, &request);
         error = seat < 0 ? seat : 0;
         seated += seat >= 0;

@@ -1,7 +1,7 @@
 /* Subscriptions to patterns of topic names: the page "bus.patterns" of a directory.
  *
- * Who makes a ring seats them in its topic before the first message, as if they had subscribed to it.
- * In a pattern * stands for any run of characters and ? for one.
+ * Who makes a ring seats them in its topic before the first message, as if they had subscribed to
+ * it. In a pattern * stands for any run of characters and ? for one.
  */
 #ifndef CF_PATTERN_H
 #define CF_PATTERN_H
@@ -52,16 +52,21 @@ int cf_pattern_reaches(const char *pattern, uint32_t pattern_bytes, const char *
                        uint32_t name_bytes);
 
 /* Enters a pattern; from then on publishers seat the subscription. 0; -EUSERS when there are
- * CF_PATTERNS; or another negative errno. Closed by cf_pattern_remove. */
+ * CF_PATTERNS; or another negative errno. Undone by cf_pattern_remove. */
 int cf_pattern_add(struct cf_patterns *patterns, struct cf_participant *participant,
                    const struct cf_seat_request *request, const char *text, uint32_t bytes);
 
+/* Takes the pattern out: no publisher seats the subscription any more. */
+void cf_pattern_withdraw(struct cf_patterns *patterns);
+
+/* Takes the pattern out and unmaps the page; idempotent. */
 void cf_pattern_remove(struct cf_patterns *patterns);
 
 /* Wakes the subscriptions to patterns. */
 void cf_pattern_wake(struct cf_pattern_page *page);
 
-/* Seats the living subscriptions whose pattern the topic matches. 0 or a negative errno. Entered. */
+/* Seats the living subscriptions whose pattern the topic matches. 0 or a negative errno. Entered.
+ */
 int cf_pattern_seat_all(struct cf_topic *topic);
 
 #endif

@@ -100,11 +100,26 @@ int cf_place_open(const char *directory) {
     return result;
 }
 
-int cf_place_reserve(int fd, uint64_t from, uint64_t to) {
-    /* Growing past RLIMIT_FSIZE would be SIGXFSZ. */
+/* Returns whether a file may be so long: growing past RLIMIT_FSIZE would be SIGXFSZ. */
+static int is_allowed(uint64_t bytes) {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
-        to > (uint64_t)limit.rlim_cur)
+    return getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+           bytes <= (uint64_t)limit.rlim_cur;
+}
+
+int cf_place_grow(int fd, uint64_t bytes) {
+    struct stat status;
+    if (fstat(fd, &status) != 0)
+        return -errno;
+    if ((uint64_t)status.st_size >= bytes)
+        return 0;
+    if (!is_allowed(bytes))
+        return -EFBIG;
+    return ftruncate(fd, (off_t)bytes) == 0 ? 0 : -errno;
+}
+
+int cf_place_reserve(int fd, uint64_t from, uint64_t to) {
+    if (!is_allowed(to))
         return -EFBIG;
     int error;
     do {

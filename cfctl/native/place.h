@@ -14,6 +14,10 @@ int cf_place_open(const char *directory);
  * negative errno; -EFBIG instead of SIGXFSZ beyond RLIMIT_FSIZE. */
 int cf_place_reserve(int fd, uint64_t from, uint64_t to);
 
+/* Makes a file at least so long; what it gains is a hole. 0 or a negative errno; -EFBIG instead of
+ * SIGXFSZ beyond RLIMIT_FSIZE. */
+int cf_place_grow(int fd, uint64_t bytes);
+
 /* Takes a write lock on bytes of a file, held by this open file description until it is closed, by
  * death too. 0, -EAGAIN when another holds one, or another negative errno. */
 int cf_place_lock(int fd, uint64_t from, uint64_t bytes);

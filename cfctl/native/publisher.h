@@ -13,8 +13,8 @@ struct cf_publisher {
 };
 
 /* Makes a ring that waits for all who are seated at its topic. 0 or a negative errno: -EUSERS when
- * the topic has CF_TOPIC_RINGS rings, -EAGAIN when no publisher number is free, and as cf_topic_enter
- * and cf_ring_create. `config.publisher` is found, not taken. */
+ * the topic has CF_TOPIC_RINGS rings, -EAGAIN when no publisher number is free, and as
+ * cf_topic_enter and cf_ring_create. `config.publisher` and `ring_id` are found, not taken. */
 int cf_publisher_open(struct cf_publisher *publisher, struct cf_participant *participant,
                       struct cf_ring_config config);
 
@@ -22,7 +22,7 @@ int cf_publisher_open(struct cf_publisher *publisher, struct cf_participant *par
  * a forked child it only unmaps. */
 void cf_publisher_close(struct cf_publisher *publisher);
 
-/* Removes the rings of a topic that nobody writes or has left to read. Entered. */
+/* Removes the rings of a topic that nobody writes or has left to read, and their files. Entered. */
 void cf_topic_remove_ended_rings(struct cf_topic *topic);
 
 #endif

@@ -3,7 +3,7 @@
  * Layout, little-endian:
  *   struct cf_ring_header    4096 bytes, written by the writer alone
  *   struct cf_ring_readers   20480 bytes, a line per seat of the topic, written by its reader; the
- *                            pages that no seat has reached are holes
+ *                            pages above the highest line that was used are holes
  *   slots                    capacity * slot_bytes
  *   arena                    payloads that do not fit into a slot
  * A reader maps the header, slots and arena read-only. Who lives is seen by its participant's lease
@@ -65,8 +65,8 @@ struct cf_ring_header {
     uint64_t opened_raw_ns;
     uint64_t opened_realtime_ns;
     char boot_id[40];
-    uint32_t state;     /* enum cf_ring_state; still open when the writer was killed */
-    uint32_t scheduled; /* 1: the messages' ids are tickets, which their extensions carry */
+    uint32_t state;       /* enum cf_ring_state; still open when the writer was killed */
+    uint32_t scheduled;   /* 1: the messages' ids are tickets, which their extensions carry */
     uint64_t participant; /* the writer's */
     char reserved0[328];
     char topic[CF_TOPIC_BYTES]; /* UTF-8 */
@@ -84,11 +84,20 @@ struct cf_ring_reader_line {
     uint64_t position;     /* messages below are done with */
     uint64_t joined;       /* the first message that was this reader's */
     uint64_t dropped;      /* messages that were overwritten before they were taken */
-    uint64_t claim;        /* a group's: the first message that no member has taken */
+    uint64_t claim;        /* a group's: the first message that no member has taken, and who took
+                            * the one before, CF_RING_CLAIM; a member's: one above the last message
+                            * that it is known to have taken */
     uint64_t participant;  /* 0 for a group */
     uint64_t flags;        /* CF_SEAT_LOSSY: the writer does not wait for it */
     uint64_t reserved;
 };
+
+/* A group's claim: the first message that no member has taken, with the seat of the member that
+ * took the one before, or the group's own. One word, so that there is no moment at which a message
+ * is taken and nobody knows by whom. */
+#define CF_RING_CLAIM(index, seat) ((uint64_t)(index) << 8 | (uint64_t)(seat))
+#define CF_RING_CLAIM_INDEX(claim) ((claim) >> 8)
+#define CF_RING_CLAIM_SEAT(claim) ((uint32_t)(claim) & 255u)
 
 struct cf_ring_readers {
     uint32_t lines_used; /* one above the highest line ever used */
@@ -112,10 +121,12 @@ _Static_assert(offsetof(struct cf_ring_header, participant) == 176, "pinned");
 _Static_assert(sizeof(struct cf_ring_readers) == CF_RING_READERS_BYTES, "pinned");
 _Static_assert(sizeof(struct cf_ring_reader_line) == 64, "one cache line");
 _Static_assert(sizeof(struct cf_ring_slot) == 32, "pinned");
+_Static_assert(CF_TOPIC_SEATS == 256, "a seat is 8 bits of a claim");
 
 struct cf_ring_config {
     const char *topic; /* UTF-8 */
     uint32_t topic_bytes;
+    uint64_t ring_id;     /* from cf_ring_make_id */
     uint32_t capacity;    /* a power of two from 2 on */
     uint32_t slot_bytes;  /* 64: payloads to 32 bytes stay in the slot; 128: to 96 bytes */
     uint64_t arena_bytes; /* a multiple of 4096; a payload may take half of it */
@@ -150,6 +161,8 @@ struct cf_ring_writer {
     uint64_t next_look_ns;  /* for dead readers, CLOCK_MONOTONIC */
     uint64_t high_water;    /* most messages that waited for the slowest reader, at a look */
     struct cf_ring_loan loan;
+    uint64_t arena_bytes; /* this and the next: as in the header, which others could change */
+    uint64_t file_bytes;
     uint32_t slot_bytes;
     uint32_t publisher;
 };
@@ -162,6 +175,7 @@ struct cf_ring_reader {
     const struct cf_participant *participant;
     struct cf_topic_page *topic; /* of a group's member, else NULL */
     struct cf_seat *member;      /* its own seat, else NULL */
+    struct cf_seat *inherited;   /* a dead member's, whose messages redo .. redo_end it gives out */
     const char *slots;
     const char *arena;
     uint64_t position;
@@ -204,13 +218,16 @@ struct cf_ring_message {
 /* Writes the name of a ring's file, "<topic hash>-<ring id>.ring"; 64 bytes are enough. */
 void cf_ring_name(char *name, size_t capacity, uint64_t topic_hash, uint64_t ring_id);
 
-/* Makes a ring's file; nobody knows of it yet. 0, or a negative errno and nothing is left behind.
+/* Returns a new ring's random id, never 0; 0 when there is no randomness. */
+uint64_t cf_ring_make_id(void);
+
+/* Makes a ring's file. 0, or a negative errno and nothing is left behind.
  * The participant must outlive the writer. */
 int cf_ring_create(struct cf_ring_writer *writer, const struct cf_participant *participant,
                    const struct cf_ring_config *config, uint64_t topic_hash);
 
-/* Lets the ring wait for a seated subscription from its first message on. Before the first message,
- * and before others know of the ring. 0 or a negative errno. */
+/* Lets the ring wait for a seated subscription from its first message on. Before the first message.
+ * 0 or a negative errno. */
 int cf_ring_expect(struct cf_ring_writer *writer, int fd, uint32_t seat, const struct cf_seat *of);
 
 /* Opens the ring's own file again, by its name. A descriptor or a negative errno. */
@@ -270,6 +287,10 @@ int cf_ring_read_header(int fd, struct cf_ring_header *header);
  * has messages left to take. 1, 0, or a negative errno for a file that is no ring. Entered. */
 int cf_ring_is_needed(const struct cf_topic *topic, uint64_t ring_id);
 
+/* Reserves the pages of the lines up to `last`: of a full tmpfs even a look into a hole is SIGBUS.
+ * 0 or a negative errno. */
+int cf_ring_reserve_lines(int fd, uint32_t last);
+
 /* Maps a ring of the topic for a seat. 0; -ENOENT when it is gone; or as cf_ring_read_header. Then
  * cf_ring_resume or cf_ring_join. */
 int cf_ring_open(struct cf_ring_reader *reader, const struct cf_topic *topic, uint64_t ring_id,
@@ -280,7 +301,7 @@ int cf_ring_resume(struct cf_ring_reader *reader, const struct cf_topic *topic);
 
 /* Joins a ring that may be written meanwhile: nothing published after it returns is missed. With
  * `history`, up to so many messages from before are there too, as far as they have not given way:
- * the writer does not wait for those. 0 or a negative errno. Entered. */
+ * the writer does not wait for those, and a group has none. 0 or a negative errno. Entered. */
 int cf_ring_join(struct cf_ring_reader *reader, const struct cf_topic *topic, uint64_t history);
 
 /* Unmaps; with `for_good` the ring waits for this line no longer. In a forked child it only unmaps.
@@ -293,6 +314,13 @@ void cf_ring_store_position(struct cf_ring_reader *reader);
 
 /* Says that a group's member is done with what it has taken; nothing for others. */
 void cf_ring_finish(struct cf_ring_reader *reader);
+
+/* Returns one above the last message that a dead member of the reader's group has taken and not
+ * finished, of those that its seat names from `from` on: `from` when there is none. */
+uint64_t cf_ring_taken_until(struct cf_ring_reader *reader, uint32_t seat);
+
+/* Lets others give out what this reader had inherited and has not given out. */
+void cf_ring_disown(struct cf_ring_reader *reader);
 
 /* Returns whether the writer still runs: it lives and has not closed. One syscall at most. */
 int cf_ring_writer_lives(const struct cf_ring_reader *reader);
@@ -314,7 +342,7 @@ static inline const struct cf_ring_slot *cf_ring_slot_at(const struct cf_ring_re
 /* Returns the next message's index. Any thread. */
 static inline uint64_t cf_ring_next(const struct cf_ring_reader *reader) {
     if (cf_unlikely(reader->member != NULL) && reader->redo >= reader->redo_end)
-        return __atomic_load_n(&reader->line->claim, CF_RING_CLAIM_READ);
+        return CF_RING_CLAIM_INDEX(__atomic_load_n(&reader->line->claim, CF_RING_CLAIM_READ));
     return cf_load_relaxed(&reader->position);
 }
 

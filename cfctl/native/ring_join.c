@@ -87,12 +87,12 @@ static int open_ring(const struct cf_participant *participant, uint64_t topic_ha
     return error != 0 ? error : fd;
 }
 
-/* Reserves the page that holds a line, which may be a hole yet. */
-static int reserve_line(int fd, uint32_t line) {
-    uint64_t at = CF_RING_PAGE_BYTES + offsetof(struct cf_ring_readers, lines) +
-                  (uint64_t)line * sizeof(struct cf_ring_reader_line);
-    uint64_t page = at / CF_RING_PAGE_BYTES * CF_RING_PAGE_BYTES;
-    return cf_place_reserve(fd, page, page + CF_RING_PAGE_BYTES);
+int cf_ring_reserve_lines(int fd, uint32_t last) {
+    uint64_t end = CF_RING_PAGE_BYTES + offsetof(struct cf_ring_readers, lines) +
+                   ((uint64_t)last + 1) * sizeof(struct cf_ring_reader_line);
+    return cf_place_reserve(fd, CF_RING_PAGE_BYTES,
+                            (end + CF_RING_PAGE_BYTES - 1) / CF_RING_PAGE_BYTES *
+                                CF_RING_PAGE_BYTES);
 }
 
 int cf_ring_open(struct cf_ring_reader *reader, const struct cf_topic *topic, uint64_t ring_id,
@@ -108,7 +108,7 @@ int cf_ring_open(struct cf_ring_reader *reader, const struct cf_topic *topic, ui
         return fd;
     int same = header.ring_id == ring_id && header.topic_bytes == topic->page->name_bytes &&
                memcmp(header.topic, topic->page->name, header.topic_bytes) == 0;
-    int error = same ? reserve_line(fd, line) : -EINVAL;
+    int error = same ? cf_ring_reserve_lines(fd, line > seat ? line : seat) : -EINVAL;
     if (error == 0)
         error = map_ring(reader, &header, fd);
     close(fd);
@@ -118,16 +118,20 @@ int cf_ring_open(struct cf_ring_reader *reader, const struct cf_topic *topic, ui
     if (of->kind == CF_SEAT_MEMBER) {
         reader->topic = topic->page;
         reader->member = of;
+        /* Nothing that an earlier owner of the seat took. */
+        cf_store_relaxed(&reader->readers->lines[seat].claim, UINT64_C(0));
     }
     return 0;
 }
 
+/* The line's place: of this reader's seat, or of its group's. */
+static uint32_t line_of(const struct cf_ring_reader *reader) {
+    return (uint32_t)(reader->line - reader->readers->lines);
+}
+
 /* Who reads at the line: this seat's subscription, or its group. */
 static uint64_t reader_id(const struct cf_ring_reader *reader, const struct cf_topic *topic) {
-    const struct cf_seat *seat = &topic->page->seats[reader->seat];
-    if (seat->kind == CF_SEAT_MEMBER)
-        return cf_load_relaxed(&topic->page->seats[seat->group].subscription);
-    return cf_load_relaxed(&seat->subscription);
+    return cf_load_relaxed(&topic->page->seats[line_of(reader)].subscription);
 }
 
 int cf_ring_resume(struct cf_ring_reader *reader, const struct cf_topic *topic) {
@@ -136,7 +140,8 @@ int cf_ring_resume(struct cf_ring_reader *reader, const struct cf_topic *topic) 
         return -ENOENT;
     reader->joined = cf_load_relaxed(&reader->line->joined);
     uint64_t position = cf_load_relaxed(&reader->line->position);
-    reader->position = reader->stored = position;
+    reader->position = position;
+    reader->stored = reader->member ? 0 : position;
     return 0;
 }
 
@@ -146,9 +151,17 @@ static void use_line(struct cf_ring_readers *readers, uint32_t line) {
         ;
 }
 
+/* Lets a reader that has joined begin with messages from before, as far as the ring has them. */
+static void go_back(struct cf_ring_reader *reader, uint64_t history) {
+    uint64_t wanted = history < reader->joined ? history : reader->joined;
+    uint64_t kept = wanted <= reader->mask ? wanted : reader->mask + 1;
+    reader->position = reader->joined - kept;
+    reader->skipped = wanted - kept;
+}
+
 int cf_ring_join(struct cf_ring_reader *reader, const struct cf_topic *topic, uint64_t history) {
     const struct cf_seat *seat = &topic->page->seats[reader->seat];
-    int is_member = seat->kind == CF_SEAT_MEMBER;
+    int is_member = reader->member != NULL;
     struct cf_ring_reader_line *line = reader->line;
     uint64_t id = reader_id(reader, topic);
     if (id == 0)
@@ -161,16 +174,17 @@ int cf_ring_join(struct cf_ring_reader *reader, const struct cf_topic *topic, ui
     cf_store_relaxed(&line->dropped, UINT64_C(0));
     /* Not ahead of what it will be, so that the writer keeps too much rather than too little. */
     __atomic_store_n(&line->position, tail, CF_RING_POSITION_PUBLISH);
-    use_line(reader->readers, (uint32_t)(line - reader->readers->lines));
+    use_line(reader->readers, line_of(reader));
     __atomic_store_n(&line->subscription, id, CF_RING_GATE_PUBLISH);
     cf_ring_fence(CF_RING_JOIN_FENCE); /* Partner: the fence in lowest_position of the writer. */
     tail = __atomic_load_n(&reader->header->tail, CF_RING_TAIL_READ);
-    __atomic_store_n(&line->claim, tail, CF_RING_CLAIM_TAKE);
+    __atomic_store_n(&line->claim, CF_RING_CLAIM(tail, line_of(reader)), CF_RING_CLAIM_TAKE);
     cf_store_relaxed(&line->joined, tail);
     __atomic_store_n(&line->position, tail, CF_RING_POSITION_PUBLISH);
-    uint64_t capacity = reader->mask + 1, kept = tail < capacity ? tail : capacity;
-    reader->joined = reader->stored = tail;
-    reader->position = tail - (history < kept ? history : kept);
+    reader->joined = reader->position = tail;
+    reader->stored = is_member ? 0 : tail;
+    if (!is_member)
+        go_back(reader, history);
     return 0;
 }
 
@@ -179,6 +193,7 @@ void cf_ring_detach(struct cf_ring_reader *reader, int for_good) {
         return;
     if (cf_participant_is_open(reader->participant) && reader->line) {
         cf_ring_finish(reader);
+        cf_ring_disown(reader);
         cf_ring_store_position(reader);
         if (for_good)
             __atomic_store_n(&reader->line->subscription, UINT64_C(0), CF_RING_GATE_PUBLISH);

@@ -45,7 +45,10 @@
 
 /* A group's members take from one claim. Member: says in its seat what it is about to take, then
  * moves the claim. Who works out how far the group is reads the claim, then the seats: it sees what
- * was said of every message below the claim. */
+ * was said of every message below the claim.
+ * A member may die between the two, and then its seat names a message that another one takes. So
+ * the claim names who moved it last, and who moves it on first writes that into the line of the one
+ * before, which therefore stands for everybody who reads a later claim. */
 #define CF_RING_CLAIM_TAKE CF_MEMORY_SEQ_CST /* partner: CF_RING_CLAIM_READ */
 #define CF_RING_CLAIM_READ CF_MEMORY_ACQUIRE
 

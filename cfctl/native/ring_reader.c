@@ -9,6 +9,9 @@ uint64_t cf_ring_pending(const struct cf_ring_reader *reader) {
 }
 
 void cf_ring_store_position(struct cf_ring_reader *reader) {
+    /* The line is the parent's, who has not copied what its child has. */
+    if (!cf_participant_is_open(reader->participant))
+        return;
     if (reader->member) {
         cf_ring_store_group_position(reader);
         return;
@@ -28,30 +31,34 @@ void cf_ring_store_position(struct cf_ring_reader *reader) {
     reader->stored = position;
 }
 
+static void drop_in_group(struct cf_ring_reader *reader, uint64_t position, uint64_t end) {
+    if (!cf_participant_is_open(reader->participant))
+        return;
+    if (reader->redo < reader->redo_end) {
+        end = end < reader->redo_end ? end : reader->redo_end;
+        reader->redo = end;
+    } else if (!cf_ring_pass_in_group(reader, position, end)) {
+        return; /* another member has taken them or passed them by */
+    }
+    reader->dropped += end - position;
+    cf_add_relaxed(&reader->line->dropped, end - position);
+}
+
 /* Passes messages by that are not there any more. Those from before it joined are history. */
 static void drop(struct cf_ring_reader *reader, uint64_t messages) {
     uint64_t position = reader->position, end = position + messages;
+    if (reader->member) {
+        drop_in_group(reader, position, end);
+        return;
+    }
     uint64_t old = 0;
     if (position < reader->joined)
         old = (end < reader->joined ? end : reader->joined) - position;
     reader->skipped += old;
     reader->dropped += messages - old;
-    if (reader->redo < reader->redo_end) {
-        reader->redo = end < reader->redo_end ? end : reader->redo_end;
-        cf_add_relaxed(&reader->line->dropped, messages);
-        return;
-    }
-    if (reader->member) {
-        /* Another member may have passed them by already. */
-        if (__atomic_compare_exchange_n(&reader->line->claim, &position, end, 0, CF_RING_CLAIM_TAKE,
-                                        CF_MEMORY_RELAXED))
-            cf_add_relaxed(&reader->line->dropped, messages);
-        else
-            reader->dropped -= messages;
-        return;
-    }
-    cf_store_relaxed(&reader->line->dropped, reader->dropped);
     cf_store_relaxed(&reader->position, end);
+    if (cf_participant_is_open(reader->participant))
+        cf_store_relaxed(&reader->line->dropped, reader->dropped);
 }
 
 /* The writer has lapped this reader: goes on half a ring behind it, or at the oldest message when
@@ -68,8 +75,20 @@ static void catch_up(struct cf_ring_reader *reader) {
 
 static void refresh_position(struct cf_ring_reader *reader) {
     if (cf_unlikely(reader->member != NULL))
-        cf_store_relaxed(&reader->position, reader->redo < reader->redo_end ? reader->redo
-                                                                             : cf_ring_next(reader));
+        cf_store_relaxed(&reader->position,
+                         reader->redo < reader->redo_end ? reader->redo : cf_ring_next(reader));
+}
+
+/* Returns whether the slot of a message is, or was, used for a later one. */
+static int is_lapped(const struct cf_ring_reader *reader, uint64_t position, uint64_t seq) {
+    if (seq != 0)
+        return seq > position + 1;
+    /* Of a slot that is being written only the tail tells which lap it is in, and only one from
+     * before the slot was looked at: between the two a whole ring may have been published, all of
+     * which is there (tests/models/ring_join.pml, BUG_TAIL_AFTER_SEQ). */
+    uint64_t tail = __atomic_load_n(&reader->header->tail, CF_RING_TAIL_READ);
+    seq = __atomic_load_n(&cf_ring_slot_at(reader, position)->seq, CF_RING_SEQ_READ);
+    return seq > position + 1 || (seq == 0 && tail > position + reader->mask);
 }
 
 int cf_ring_peek_other(struct cf_ring_reader *reader, struct cf_ring_message *message) {
@@ -79,14 +98,14 @@ int cf_ring_peek_other(struct cf_ring_reader *reader, struct cf_ring_message *me
         uint64_t seq = __atomic_load_n(&cf_ring_slot_at(reader, position)->seq, CF_RING_SEQ_READ);
         if (seq == position + 1)
             return cf_ring_peek(reader, message);
-        /* Of a slot that is being overwritten only the tail tells which lap it is in. */
-        int lapped = seq > position || (seq == 0 && cf_load_relaxed(&reader->header->tail) >
-                                                        position + reader->mask);
-        if (!lapped)
+        if (!is_lapped(reader, position, seq))
             break;
         catch_up(reader);
     }
-    if (reader->member ? reader->stored != reader->taken : reader->stored != reader->position)
+    /* What holds a group's position back may be done since, or dead and buried. */
+    uint64_t stored = cf_unlikely(reader->member != NULL) ? cf_load_relaxed(&reader->line->position)
+                                                          : reader->stored;
+    if (stored != reader->position)
         cf_ring_store_position(reader);
     return 0;
 }
@@ -104,8 +123,7 @@ static const void *find_payload(const struct cf_ring_reader *reader,
     return reader->arena + offset;
 }
 
-/* Returns whether the message is still the one that was read: nothing of it has given way. */
-static int is_whole(const struct cf_ring_reader *reader, const struct cf_ring_message *message) {
+int cf_ring_is_whole(const struct cf_ring_reader *reader, const struct cf_ring_message *message) {
     cf_ring_fence(CF_RING_RECHECK_FENCE); /* Partner: the writer's fences before it overwrites. */
     if (cf_unlikely(__atomic_load_n(&message->slot->seq, CF_RING_SEQ_RECHECK) != message->seq))
         return 0;
@@ -133,7 +151,7 @@ int cf_ring_peek(struct cf_ring_reader *reader, struct cf_ring_message *message)
     message->payload = find_payload(reader, message);
     if (cf_unlikely(message->payload == NULL)) {
         /* A torn read of a slot that is being overwritten looks the same. */
-        reader->damaged += (uint64_t)is_whole(reader, message);
+        reader->damaged += (uint64_t)cf_ring_is_whole(reader, message);
         drop(reader, 1);
         return 0;
     }
@@ -163,7 +181,7 @@ void cf_ring_copy(const struct cf_ring_message *message, void *into) {
 }
 
 int cf_ring_take(struct cf_ring_reader *reader, const struct cf_ring_message *message) {
-    if (cf_unlikely(!is_whole(reader, message))) {
+    if (cf_unlikely(!cf_ring_is_whole(reader, message))) {
         drop(reader, 1);
         return 0;
     }

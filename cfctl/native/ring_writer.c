@@ -1,12 +1,8 @@
 #include "ring.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/random.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tick.h"
@@ -17,144 +13,9 @@ static uint64_t slots_bytes(const struct cf_ring_writer *writer) {
     return (writer->mask + 1) * writer->slot_bytes;
 }
 
-static int usable(const struct cf_ring_config *config) {
-    return config->capacity >= 2 && config->capacity <= CF_RING_MAX_CAPACITY &&
-           (config->capacity & (config->capacity - 1)) == 0 &&
-           (config->slot_bytes == 64 || config->slot_bytes == 128) &&
-           config->arena_bytes % CF_RING_PAGE_BYTES == 0 &&
-           config->arena_bytes <= CF_RING_MAX_ARENA && config->topic_bytes >= 1 &&
-           config->topic_bytes <= CF_TOPIC_BYTES && config->publisher <= UINT16_MAX;
-}
-
-static void fill_header(struct cf_ring_header *header, const struct cf_ring_config *config,
-                        uint64_t ring_id, uint64_t topic_hash, uint64_t participant) {
-    uint64_t slots_bytes = (uint64_t)config->capacity * config->slot_bytes;
-    header->version = CF_RING_VERSION;
-    header->header_bytes = CF_RING_PAGE_BYTES;
-    header->ring_id = ring_id;
-    header->topic_hash = topic_hash;
-    header->capacity = config->capacity;
-    header->slot_bytes = config->slot_bytes;
-    header->arena_bytes = config->arena_bytes;
-    header->file_bytes = CF_RING_FIXED_BYTES + slots_bytes + config->arena_bytes;
-    header->overwrite = config->overwrite;
-    header->priority = config->priority;
-    header->publisher = config->publisher;
-    header->scheduled = config->scheduled;
-    header->uid = (uint32_t)geteuid();
-    header->pid = (uint64_t)getpid();
-    header->start_time = cf_place_start_time();
-    header->pid_namespace = cf_place_pid_namespace();
-    header->participant = participant;
-    cf_place_boot_id(header->boot_id, sizeof header->boot_id);
-    header->topic_bytes = config->topic_bytes;
-    memcpy(header->topic, config->topic, config->topic_bytes);
-    header->tick_source = (uint32_t)cf_tick_select();
-    header->opened_realtime_ns = cf_os_ns(CLOCK_REALTIME);
-    header->opened_tick = cf_ticks_ordered();
-    header->opened_raw_ns = cf_os_ns(CLOCK_MONOTONIC_RAW);
-    header->state = CF_RING_OPEN;
-    uint64_t magic;
-    memcpy(&magic, CF_RING_MAGIC, sizeof magic);
-    /* Partner: a reader takes the file for a ring only once the magic stands. */
-    cf_store_release((uint64_t *)(void *)header->magic, magic);
-}
-
-static int map_new(struct cf_ring_writer *writer, int fd, const struct cf_ring_config *config,
-                   uint64_t ring_id, uint64_t topic_hash) {
-    uint64_t slots_end = CF_RING_FIXED_BYTES + slots_bytes(writer);
-    uint64_t file_bytes = slots_end + config->arena_bytes;
-    /* The header and the first lines; the slots. Other lines and the arena are reserved when they
-     * are first needed. */
-    int error = cf_place_reserve(fd, 0, 2 * (uint64_t)CF_RING_PAGE_BYTES);
-    if (error == 0)
-        error = cf_place_reserve(fd, CF_RING_FIXED_BYTES, slots_end);
-    if (error == 0 && ftruncate(fd, (off_t)file_bytes) != 0)
-        error = -errno;
-    if (error != 0)
-        return error;
-    char *base = mmap(NULL, file_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (base == MAP_FAILED)
-        return -errno;
-    /* Each page is touched now and not by a message; a kernel before 5.14 does it then. */
-    madvise(base, 2 * (size_t)CF_RING_PAGE_BYTES, 23 /* MADV_POPULATE_WRITE */);
-    madvise(base + CF_RING_FIXED_BYTES, slots_bytes(writer), 23 /* MADV_POPULATE_WRITE */);
-    writer->header = (void *)base;
-    writer->readers = (void *)(base + CF_RING_PAGE_BYTES);
-    writer->slots = base + CF_RING_FIXED_BYTES;
-    writer->arena = base + slots_end;
-    fill_header(writer->header, config, ring_id, topic_hash, writer->participant->id);
-    return 0;
-}
-
-static int open_file(const struct cf_participant *participant, uint64_t topic_hash,
-                     uint64_t ring_id, int flags) {
-    char name[64];
-    cf_ring_name(name, sizeof name, topic_hash, ring_id);
-    int fd = openat(participant->directory_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | flags,
-                    S_IRUSR | S_IWUSR);
-    return fd < 0 ? -errno : fd;
-}
-
-int cf_ring_reopen(const struct cf_ring_writer *writer) {
-    return open_file(writer->participant, writer->header->topic_hash, writer->header->ring_id, 0);
-}
-
-int cf_ring_create(struct cf_ring_writer *writer, const struct cf_participant *participant,
-                   const struct cf_ring_config *config, uint64_t topic_hash) {
-    *writer = (struct cf_ring_writer){.participant = participant};
-    if (!usable(config))
-        return -EINVAL;
-    uint64_t ring_id = 0;
-    if (getrandom(&ring_id, sizeof ring_id, 0) != sizeof ring_id)
-        return -EIO;
-    ring_id |= 1; /* never 0 */
-    int fd = open_file(participant, topic_hash, ring_id, O_CREAT | O_EXCL);
-    if (fd < 0)
-        return fd;
-    writer->mask = config->capacity - 1;
-    writer->slot_bytes = config->slot_bytes;
-    writer->publisher = config->publisher;
-    /* Without a limit nothing is ever looked for: overwriting needs no room. */
-    writer->limit = config->overwrite ? UINT64_MAX : config->capacity;
-    int error = map_new(writer, fd, config, ring_id, topic_hash);
-    close(fd);
-    if (error != 0) {
-        char name[64];
-        cf_ring_name(name, sizeof name, topic_hash, ring_id);
-        unlinkat(participant->directory_fd, name, 0);
-    }
-    return error;
-}
-
-int cf_ring_expect(struct cf_ring_writer *writer, int fd, uint32_t seat, const struct cf_seat *of) {
-    struct cf_ring_reader_line *line = &writer->readers->lines[seat];
-    uint64_t at = (uint64_t)((char *)line - (char *)writer->header);
-    uint64_t page = at / CF_RING_PAGE_BYTES * CF_RING_PAGE_BYTES;
-    int error = cf_place_reserve(fd, page, page + CF_RING_PAGE_BYTES);
-    if (error != 0)
-        return error;
-    line->participant = of->kind == CF_SEAT_GROUP ? 0 : of->participant;
-    line->flags = of->flags & CF_SEAT_LOSSY;
-    line->subscription = of->subscription;
-    if (writer->readers->lines_used <= seat)
-        writer->readers->lines_used = seat + 1;
-    return 0;
-}
-
-void cf_ring_close(struct cf_ring_writer *writer) {
-    if (!writer->header)
-        return;
-    if (cf_participant_is_open(writer->participant))
-        cf_store_release(&writer->header->state, (uint32_t)CF_RING_CLOSED);
-    munmap(writer->header, writer->header->file_bytes);
-    free(writer->arena_starts);
-    *writer = (struct cf_ring_writer){0};
-}
-
 uint64_t cf_ring_max_payload(const struct cf_ring_writer *writer) {
     uint64_t in_slot = writer->slot_bytes - sizeof(struct cf_ring_slot);
-    uint64_t in_arena = writer->header->arena_bytes / 2;
+    uint64_t in_arena = writer->arena_bytes / 2;
     return in_arena > in_slot ? in_arena : in_slot;
 }
 
@@ -164,11 +25,14 @@ static uint32_t lines_used(const struct cf_ring_writer *writer) {
 }
 
 /* Returns whether the reader of a line may still come back for its messages. */
-static int is_alive(const struct cf_ring_writer *writer, uint32_t index, uint64_t participant) {
+static int is_alive(const struct cf_ring_writer *writer, uint32_t index, uint64_t reader,
+                    uint64_t participant) {
+    /* Who has given up its seat does not: it could not open this ring when it left. */
+    if (cf_load_acquire(&writer->topic->seats[index].subscription) != reader)
+        return 0;
     if (participant != 0)
         return cf_participant_lives(writer->participant, participant) != 0;
-    const struct cf_seat *seat = &writer->topic->seats[index];
-    return seat->kind == CF_SEAT_GROUP &&
+    return cf_load_relaxed(&writer->topic->seats[index].kind) == CF_SEAT_GROUP &&
            cf_topic_seat_lives(writer->topic, writer->participant, index) != 0;
 }
 
@@ -181,7 +45,7 @@ unsigned cf_ring_remove_dead_readers(struct cf_ring_writer *writer) {
     for (uint32_t i = 0; i < lines_used(writer); i++) {
         struct cf_ring_reader_line *line = &writer->readers->lines[i];
         uint64_t reader = __atomic_load_n(&line->subscription, CF_RING_GATE_READ);
-        if (reader == 0 || is_alive(writer, i, cf_load_relaxed(&line->participant)))
+        if (reader == 0 || is_alive(writer, i, reader, cf_load_relaxed(&line->participant)))
             continue;
         /* Only that one: another may have taken the line meanwhile. */
         if (__atomic_compare_exchange_n(&line->subscription, &reader, UINT64_C(0), 0,
@@ -235,14 +99,14 @@ static int look(struct cf_ring_writer *writer, int arena_is_full) {
 }
 
 int cf_ring_look(struct cf_ring_writer *writer) {
-    return look(writer, 0);
+    return writer->loan.slot ? 0 : look(writer, 0);
 }
 
 /* Starts to use the arena: reserves it and the table of its parts. */
 static int open_arena(struct cf_ring_writer *writer) {
     uint64_t from = CF_RING_FIXED_BYTES + slots_bytes(writer);
     int fd = cf_ring_reopen(writer);
-    int error = fd < 0 ? fd : cf_place_reserve(fd, from, writer->header->file_bytes);
+    int error = fd < 0 ? fd : cf_place_reserve(fd, from, writer->file_bytes);
     if (fd >= 0)
         close(fd);
     if (error != 0)
@@ -263,7 +127,7 @@ static int take_arena(struct cf_ring_writer *writer, uint64_t length, uint64_t *
     int error = writer->arena_starts ? 0 : open_arena(writer);
     if (error != 0)
         return error;
-    uint64_t size = writer->header->arena_bytes;
+    uint64_t size = writer->arena_bytes;
     uint64_t padded = (length + 7) & ~UINT64_C(7);
     uint64_t start = writer->arena_tail;
     if (start % size + padded > size)
@@ -310,7 +174,7 @@ static inline int begin(struct cf_ring_writer *writer, size_t length, struct cf_
     if (cf_unlikely(!cf_participant_is_open(writer->participant)))
         return -ECHILD;
     if (cf_unlikely(cf_ring_room(writer) == 0))
-        return -EAGAIN;
+        return writer->loan.slot ? -EBUSY : -EAGAIN;
     struct cf_ring_slot *slot =
         (void *)(writer->slots + (index & writer->mask) * writer->slot_bytes);
     *loan = (struct cf_ring_loan){
@@ -331,7 +195,7 @@ static inline uint64_t *payload_of(const struct cf_ring_writer *writer,
                                    const struct cf_ring_loan *loan) {
     if (cf_likely(!loan->in_arena))
         return loan->slot->body;
-    return (void *)(writer->arena + loan->position % writer->header->arena_bytes);
+    return (void *)(writer->arena + loan->position % writer->arena_bytes);
 }
 
 /* Publishes a slot whose payload stands. */
@@ -370,23 +234,31 @@ int cf_ring_publish(struct cf_ring_writer *writer, const void *payload, size_t l
 }
 
 int cf_ring_loan(struct cf_ring_writer *writer, size_t length, void **payload) {
-    if (writer->loan.slot)
-        return -EBUSY;
-    int error = begin(writer, length, &writer->loan);
+    struct cf_ring_loan loan;
+    int error = begin(writer, length, &loan);
     if (error != 0)
-        writer->loan.slot = NULL;
-    else
-        *payload = payload_of(writer, &writer->loan);
-    return error;
+        return error;
+    writer->loan = loan;
+    writer->limit = 0; /* nothing has room until it is back */
+    *payload = payload_of(writer, &loan);
+    return 0;
+}
+
+static void end_loan(struct cf_ring_writer *writer) {
+    writer->loan.slot = NULL;
+    writer->limit = writer->header->overwrite ? UINT64_MAX : writer->released + writer->mask + 1;
 }
 
 void cf_ring_commit(struct cf_ring_writer *writer, size_t length, uint64_t tick, uint64_t hlc) {
+    if (!writer->loan.slot)
+        return;
     if (length < writer->loan.length)
         writer->loan.length = length;
     finish(writer, &writer->loan, tick, hlc, 0);
-    writer->loan.slot = NULL;
+    end_loan(writer);
 }
 
 void cf_ring_abandon(struct cf_ring_writer *writer) {
-    writer->loan.slot = NULL;
+    if (writer->loan.slot)
+        end_loan(writer);
 }

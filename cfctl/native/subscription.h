@@ -21,7 +21,8 @@ struct cf_subscription_topic {
     uint64_t seen_generation;
 };
 
-/* An array that is replaced by a larger one while a waiting thread may read it: the old ones stay. */
+/* An array that is replaced by a larger one while a waiting thread may read it: the old ones stay.
+ */
 struct cf_growing {
     void **items;
     uint32_t count;
@@ -133,7 +134,8 @@ uint32_t cf_subscription_prepare(const struct cf_subscription *subscription, uin
 /* Wakes whoever waits, to look up. Any thread. */
 void cf_subscription_wake(struct cf_subscription *subscription);
 
-/* Looks for writers and members that have died: at most every 100 ms, when there is nothing to take.
+/* Looks for writers and members that have died: at most every 100 ms, when there is nothing to
+ * take.
  */
 void cf_subscription_check(struct cf_subscription *subscription, uint64_t now_ns);
 

@@ -129,13 +129,12 @@ static int seat_at(struct cf_subscription *subscription, struct cf_subscription_
 
 static void leave_last_topic(struct cf_subscription *subscription);
 
-int cf_subscription_add_topic(struct cf_subscription *subscription, const char *name,
-                              uint32_t bytes) {
+static int add_topic(struct cf_subscription *subscription, const char *name, uint32_t bytes,
+                     uint64_t timeout_ns) {
     struct cf_subscription_topic *of = calloc(1, sizeof *of);
     if (!of)
         return -ENOMEM;
-    int error = cf_topic_enter(&of->topic, subscription->participant, name, bytes, 1,
-                               CF_TOPIC_LOCK_NS);
+    int error = cf_topic_enter(&of->topic, subscription->participant, name, bytes, 1, timeout_ns);
     if (error == 0)
         error = seat_at(subscription, of);
     int is_seated = error == 0;
@@ -153,6 +152,11 @@ int cf_subscription_add_topic(struct cf_subscription *subscription, const char *
         free(of);
     }
     return error;
+}
+
+int cf_subscription_add_topic(struct cf_subscription *subscription, const char *name,
+                              uint32_t bytes) {
+    return add_topic(subscription, name, bytes, CF_TOPIC_LOCK_NS);
 }
 
 static int is_followed(const struct cf_subscription *subscription, uint64_t hash) {
@@ -173,19 +177,20 @@ static uint32_t read_name(const struct cf_subscription *subscription, const char
     int fd = cf_participant_open_file(subscription->participant, file, 0);
     if (fd < 0)
         return 0;
-    int is_read = pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head &&
-                  memcmp(head.magic, CF_TOPIC_MAGIC, sizeof head.magic) == 0 &&
-                  head.version == CF_TOPIC_VERSION && head.bytes <= CF_TOPIC_BYTES &&
-                  pread(fd, name, head.bytes, offsetof(struct cf_topic_page, name)) ==
-                      (ssize_t)head.bytes;
+    int is_read =
+        pread(fd, &head, sizeof head, 0) == (ssize_t)sizeof head &&
+        memcmp(head.magic, CF_TOPIC_MAGIC, sizeof head.magic) == 0 &&
+        head.version == CF_TOPIC_VERSION && head.bytes <= CF_TOPIC_BYTES &&
+        pread(fd, name, head.bytes, offsetof(struct cf_topic_page, name)) == (ssize_t)head.bytes;
     close(fd);
     return is_read ? head.bytes : 0;
 }
 
 /* Subscribes to the topics of the directory that the pattern reaches. 0 or the first error. */
-static int follow_topics(struct cf_subscription *subscription) {
+static int follow_topics(struct cf_subscription *subscription, uint64_t timeout_ns) {
     subscription->seen_patterns = cf_load_acquire(&subscription->patterns.page->generation);
-    int fd = openat(subscription->participant->directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd =
+        openat(subscription->participant->directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *directory = fd < 0 ? NULL : fdopendir(fd);
     if (!directory) {
         int error = -errno;
@@ -202,10 +207,10 @@ static int follow_topics(struct cf_subscription *subscription) {
             is_followed(subscription, hash))
             continue;
         uint32_t bytes = read_name(subscription, entry->d_name, name);
-        if (bytes == 0 || !cf_pattern_reaches(subscription->pattern, subscription->pattern_bytes,
-                                              name, bytes))
+        if (bytes == 0 ||
+            !cf_pattern_reaches(subscription->pattern, subscription->pattern_bytes, name, bytes))
             continue;
-        int error = cf_subscription_add_topic(subscription, name, bytes);
+        int error = add_topic(subscription, name, bytes, timeout_ns);
         first_error = first_error ? first_error : error;
     }
     closedir(directory);
@@ -222,7 +227,7 @@ int cf_subscription_follow(struct cf_subscription *subscription, const char *pat
     memcpy(subscription->pattern, pattern, bytes);
     subscription->pattern_bytes = bytes;
     subscription->seat.flags |= CF_SEAT_PATTERN;
-    return follow_topics(subscription);
+    return follow_topics(subscription, CF_TOPIC_LOCK_NS);
 }
 
 /* Gives a reader up; `for_good` as cf_ring_detach. */
@@ -243,15 +248,22 @@ static void leave_ring(struct cf_subscription *subscription, uint32_t at, int fo
 
 /* Returns whether nothing more will come of a ring, for its group neither. */
 static int is_over(struct cf_ring_reader *reader) {
-    /* In this order: what it published before it ended is seen. */
-    if (cf_ring_has_message(reader) || cf_ring_writer_lives(reader) || cf_ring_has_message(reader))
+    /* In this order: what it published before it ended is seen. What is pending and no message has
+     * given way, and is to be counted first. */
+    if (cf_ring_has_message(reader) || cf_ring_writer_lives(reader) ||
+        cf_ring_has_message(reader) || cf_ring_pending(reader) > 0)
         return 0;
     cf_ring_store_position(reader);
     return cf_load_relaxed(&reader->line->position) >= cf_load_relaxed(&reader->header->tail);
 }
 
+/* Returns whether no other thread looks at the readers and topics. */
+static int is_alone(const struct cf_subscription *subscription) {
+    return subscription->watchers == 0 && subscription->busy <= 1;
+}
+
 static void leave_ended(struct cf_subscription *subscription) {
-    if (subscription->watchers > 0 || subscription->busy > 1)
+    if (!is_alone(subscription))
         return;
     for (uint32_t i = subscription->readers.count; i-- > 0;) {
         struct cf_ring_reader *reader = cf_subscription_reader(subscription, i);
@@ -269,10 +281,12 @@ static void leave_ended(struct cf_subscription *subscription) {
 
 void cf_subscription_refresh(struct cf_subscription *subscription) {
     leave_ended(subscription);
-    if (subscription->patterns.page &&
+    /* A topic that cannot be joined is left again. */
+    if (subscription->patterns.page && is_alone(subscription) &&
         cf_load_acquire(&subscription->patterns.page->generation) != subscription->seen_patterns) {
         uint64_t seen = subscription->seen_patterns;
-        if (follow_topics(subscription) != 0)
+        /* Whoever receives must not wait: a topic that is locked is tried again. */
+        if (follow_topics(subscription, 0) != 0)
             subscription->seen_patterns = seen;
     }
     subscription->unjoined = 0;
@@ -290,24 +304,44 @@ void cf_subscription_check(struct cf_subscription *subscription, uint64_t now_ns
     cf_subscription_inherit(subscription);
 }
 
+/* Ends what a group's member works on in a topic. */
+static void give_back(struct cf_subscription *subscription, uint32_t topic_index) {
+    for (uint32_t i = 0; i < subscription->readers.count; i++) {
+        struct cf_ring_reader *reader = cf_subscription_reader(subscription, i);
+        if (reader->topic_index != topic_index)
+            continue;
+        cf_ring_finish(reader);
+        cf_ring_disown(reader);
+    }
+}
+
 /* Gives up a topic's seat and rings, for which it is entered where that is possible. */
 static void leave_topic(struct cf_subscription *subscription, uint32_t index) {
     struct cf_subscription_topic *of = cf_subscription_topic(subscription, index);
     struct cf_topic *topic = &of->topic;
     int is_member = subscription->seat.group_bytes > 0, is_last = 0;
-    int is_entered = cf_participant_is_open(subscription->participant) &&
-                     cf_topic_reenter(topic, CF_TOPIC_LOCK_NS) == 0;
+    int is_open = cf_participant_is_open(subscription->participant);
+    int is_entered = is_open && cf_topic_reenter(topic, CF_TOPIC_LOCK_NS) == 0;
+    /* Those that wait for this seat and were not looked at yet, so that they wait no longer. */
+    if (is_entered)
+        open_rings(subscription, index, 0);
+    give_back(subscription, index);
     if (is_entered) {
         uint32_t group = topic->page->seats[of->seat].group;
-        cf_subscription_finish(subscription);
         cf_topic_free_seat(topic, of->seat);
-        is_last = is_member && group < CF_TOPIC_SEATS && topic->page->seats[group].subscription == 0;
+        cf_topic_remove_dead_seats(topic);
+        is_last =
+            is_member && group < CF_TOPIC_SEATS && topic->page->seats[group].subscription == 0;
+    } else if (is_open) {
+        /* As if it were dead: whoever opens the topic next frees the seat. */
+        cf_store_release(&topic->page->seats[of->seat].participant, UINT64_C(0));
     }
     for (uint32_t i = subscription->readers.count; i-- > 0;) {
         if (cf_subscription_reader(subscription, i)->topic_index == index)
             leave_ring(subscription, i, !is_member || is_last);
     }
     if (is_entered) {
+        cf_topic_remove_dead_seats(topic);
         cf_topic_remove_ended_rings(topic);
         cf_topic_wake(topic->page);
         cf_topic_leave(topic);
@@ -324,7 +358,13 @@ static void leave_last_topic(struct cf_subscription *subscription) {
 }
 
 void cf_subscription_close(struct cf_subscription *subscription) {
-    /* No new topic may seat it any more. */
+    /* First no new topic may seat it any more; then those that did are found. */
+    int is_following =
+        subscription->patterns.page != NULL && cf_participant_is_open(subscription->participant);
+    if (is_following)
+        cf_pattern_withdraw(&subscription->patterns);
+    if (is_following)
+        follow_topics(subscription, CF_TOPIC_LOCK_NS);
     cf_pattern_remove(&subscription->patterns);
     while (subscription->topics.count > 0)
         leave_last_topic(subscription);

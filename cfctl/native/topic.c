@@ -44,8 +44,8 @@ static int map_page(struct cf_topic *topic, const char *name, uint32_t bytes) {
     off_t size = lseek(topic->fd, 0, SEEK_END);
     if (size < (off_t)sizeof *topic->page) {
         error = reserve(topic->fd, 0, PAGE);
-        if (error == 0 && ftruncate(topic->fd, sizeof *topic->page) != 0)
-            error = -errno;
+        if (error == 0)
+            error = cf_place_grow(topic->fd, sizeof *topic->page);
     }
     if (error != 0)
         return error;
@@ -71,6 +71,18 @@ static int map_page(struct cf_topic *topic, const char *name, uint32_t bytes) {
     return 0;
 }
 
+static void remove_file(const struct cf_topic *topic) {
+    char name[32];
+    page_name(name, sizeof name, topic->hash);
+    unlinkat(topic->participant->directory_fd, name, 0);
+}
+
+/* Returns whether a page was never finished: nobody has it but who holds the lock. */
+static int is_unfinished(const struct cf_topic *topic) {
+    uint64_t magic = 0;
+    return topic->fd >= 0 && pread(topic->fd, &magic, sizeof magic, 0) >= 0 && magic == 0;
+}
+
 static void unlock(struct cf_topic *topic) {
     if (topic->fd >= 0)
         close(topic->fd);
@@ -80,9 +92,8 @@ static void unlock(struct cf_topic *topic) {
 
 int cf_topic_enter(struct cf_topic *topic, struct cf_participant *participant, const char *name,
                    uint32_t bytes, int create, uint64_t timeout_ns) {
-    *topic = (struct cf_topic){.participant = participant,
-                               .hash = cf_topic_hash(name, bytes),
-                               .fd = -1};
+    *topic =
+        (struct cf_topic){.participant = participant, .hash = cf_topic_hash(name, bytes), .fd = -1};
     if (bytes < 1 || bytes > CF_TOPIC_BYTES)
         return -EINVAL;
     int error = cf_participant_lock(participant, topic->hash, timeout_ns);
@@ -92,8 +103,11 @@ int cf_topic_enter(struct cf_topic *topic, struct cf_participant *participant, c
     page_name(file, sizeof file, topic->hash);
     topic->fd = cf_participant_open_file(participant, file, create);
     error = topic->fd < 0 ? topic->fd : map_page(topic, name, bytes);
-    if (error != 0)
-        unlock(topic);
+    if (error == 0)
+        return 0;
+    if (is_unfinished(topic))
+        remove_file(topic);
+    unlock(topic);
     return error;
 }
 
@@ -124,11 +138,8 @@ static int is_unused(const struct cf_topic_page *page) {
 }
 
 void cf_topic_leave(struct cf_topic *topic) {
-    if (is_unused(topic->page)) {
-        char name[32];
-        page_name(name, sizeof name, topic->hash);
-        unlinkat(topic->participant->directory_fd, name, 0);
-    }
+    if (is_unused(topic->page))
+        remove_file(topic);
     unlock(topic);
 }
 
@@ -147,13 +158,13 @@ int cf_topic_find_seat(const struct cf_topic_page *page, uint64_t subscription) 
 }
 
 static int is_member_of(const struct cf_seat *seat, uint32_t group) {
-    return cf_load_acquire(&seat->subscription) != 0 && seat->kind == CF_SEAT_MEMBER &&
-           seat->group == group;
+    return cf_load_acquire(&seat->subscription) != 0 &&
+           cf_load_relaxed(&seat->kind) == CF_SEAT_MEMBER && cf_load_relaxed(&seat->group) == group;
 }
 
 int cf_topic_seat_lives(const struct cf_topic_page *page, const struct cf_participant *participant,
                         uint32_t seat) {
-    if (page->seats[seat].kind != CF_SEAT_GROUP)
+    if (cf_load_relaxed(&page->seats[seat].kind) != CF_SEAT_GROUP)
         return cf_participant_lives(participant, cf_load_relaxed(&page->seats[seat].participant));
     int lives = 0;
     for (uint32_t i = 0; i < seats_used(page) && lives == 0; i++) {
@@ -165,9 +176,11 @@ int cf_topic_seat_lives(const struct cf_topic_page *page, const struct cf_partic
 
 static void free_one(struct cf_topic_page *page, uint32_t index) {
     struct cf_seat *seat = &page->seats[index];
+    cf_store_release(&seat->subscription, UINT64_C(0));
+    /* After the seat, as it is counted before: whoever is killed in between leaves one sleeper too
+     * many, and never one too few, whom nobody would wake. */
     if (seat->flags & CF_SEAT_SLEEPS)
         __atomic_fetch_sub(&page->sleepers, 1, __ATOMIC_SEQ_CST);
-    cf_store_release(&seat->subscription, UINT64_C(0));
     cf_bump(&page->departures, 1);
 }
 
@@ -192,29 +205,36 @@ void cf_topic_free_seat(struct cf_topic *topic, uint32_t index) {
         free_one(page, group);
 }
 
-/* Returns whether another member will take over what this dead one had not finished: its seat stays
- * until then. */
+/* Returns whether a living member has to look at what this dead one had not finished, which it
+ * alone can tell (subscription_group.h): the seat stays until then. */
 static int is_inherited(const struct cf_topic *topic, uint32_t index) {
     const struct cf_topic_page *page = topic->page;
     const struct cf_seat *seat = &page->seats[index];
-    if (seat->kind != CF_SEAT_MEMBER || seat->to <= seat->from || seat->group >= CF_TOPIC_SEATS ||
-        !(page->seats[seat->group].flags & CF_SEAT_REDELIVER))
-        return 0;
-    return cf_topic_seat_lives(page, topic->participant, seat->group) != 0;
+    return seat->kind == CF_SEAT_MEMBER && cf_load_acquire(&seat->ring) != 0 &&
+           seat->group < CF_TOPIC_SEATS &&
+           cf_topic_seat_lives(page, topic->participant, seat->group) != 0;
 }
 
 void cf_topic_remove_dead_seats(struct cf_topic *topic) {
     struct cf_topic_page *page = topic->page;
     for (uint32_t i = 0; i < seats_used(page); i++) {
         struct cf_seat *seat = &page->seats[i];
+        /* Who made a group may have died before it was a member. */
+        if (seat->subscription != 0 && seat->kind == CF_SEAT_GROUP && !has_members(page, i))
+            free_one(page, i);
         if (seat->subscription == 0 || seat->kind == CF_SEAT_GROUP ||
-            cf_participant_lives(topic->participant, seat->participant) != 0 ||
+            cf_participant_lives(topic->participant, cf_load_relaxed(&seat->participant)) != 0 ||
             is_inherited(topic, i))
             continue;
-        if (seat->kind == CF_SEAT_MEMBER && seat->to > seat->from && seat->group < CF_TOPIC_SEATS)
-            cf_bump(&page->seats[seat->group].abandoned, seat->to - seat->from);
         cf_topic_free_seat(topic, i);
     }
+}
+
+/* Word by word: others look at seats that are being taken, and ask for the id first. */
+static void clear_seat(struct cf_seat *seat) {
+    cf_word *words = (void *)seat;
+    for (size_t i = 0; i < sizeof *seat / sizeof *words; i++)
+        cf_store_relaxed(&words[i], UINT64_C(0));
 }
 
 /* Finds a free seat and fills it in, but for the group. Its index or a negative errno. */
@@ -232,22 +252,25 @@ static int fill_seat(struct cf_topic *topic, const struct cf_seat_request *reque
     if (error != 0)
         return error;
     int is_group = kind == CF_SEAT_GROUP;
-    *seat = (struct cf_seat){
-        .participant = is_group ? 0 : request->participant,
-        .pid = is_group ? 0 : request->pid,
-        .start_time = is_group ? 0 : request->start_time,
-        .pid_namespace = is_group ? 0 : request->pid_namespace,
-        .taken_unix_ns = cf_os_ns(CLOCK_REALTIME),
-        .kind = kind,
-        .group = group,
-        .flags = is_group ? request->flags & ~(uint32_t)CF_SEAT_SLEEPS : request->flags,
-    };
+    clear_seat(seat);
+    if (!is_group) {
+        cf_store_relaxed(&seat->participant, request->participant);
+        cf_store_relaxed(&seat->pid, request->pid);
+        cf_store_relaxed(&seat->start_time, request->start_time);
+        cf_store_relaxed(&seat->pid_namespace, request->pid_namespace);
+    }
+    cf_store_relaxed(&seat->taken_unix_ns, cf_os_ns(CLOCK_REALTIME));
+    cf_store_relaxed(&seat->kind, (uint32_t)kind);
+    cf_store_relaxed(&seat->group, group);
+    cf_store_relaxed(&seat->flags,
+                     is_group ? request->flags & ~(uint32_t)CF_SEAT_SLEEPS : request->flags);
     if (request->group_bytes > 0)
         memcpy(seat->group_name, request->group_name, request->group_bytes);
     if (seat->flags & CF_SEAT_SLEEPS)
         __atomic_fetch_add(&page->sleepers, 1, __ATOMIC_SEQ_CST);
     /* Partner: the acquire of who looks at seats without the lock. */
-    cf_store_release(&seat->subscription, is_group ? ~request->subscription : request->subscription);
+    cf_store_release(&seat->subscription,
+                     is_group ? ~request->subscription : request->subscription);
     if (index >= page->seats_used)
         cf_store_release(&page->seats_used, index + 1);
     return (int)index;
@@ -292,13 +315,20 @@ int cf_topic_add_ring(struct cf_topic *topic, uint64_t ring_id, uint64_t partici
                         sizeof *ring);
     if (error != 0)
         return error;
-    *ring = (struct cf_topic_ring){
-        .participant = participant, .state = CF_TOPIC_RING_OPEN, .number = number};
+    cf_store_relaxed(&ring->participant, participant);
+    cf_store_relaxed(&ring->number, number);
+    cf_store_relaxed(&ring->state, (uint32_t)CF_TOPIC_RING_OPEN);
     /* Partner: the acquire in cf_subscription_refresh. */
     cf_store_release(&ring->ring_id, ring_id);
     if (index >= page->rings_used)
         cf_store_release(&page->rings_used, index + 1);
     return (int)index;
+}
+
+void cf_topic_remove_ring(struct cf_topic *topic, uint32_t index) {
+    struct cf_topic_ring *ring = &topic->page->rings[index];
+    cf_store_relaxed(&ring->state, (uint32_t)CF_TOPIC_RING_FREE);
+    cf_store_release(&ring->ring_id, UINT64_C(0));
 }
 
 void cf_topic_wake(struct cf_topic_page *page) {

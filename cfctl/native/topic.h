@@ -26,7 +26,11 @@
 /* How long opening or ending an endpoint waits for another process that does the same. */
 #define CF_TOPIC_LOCK_NS UINT64_C(2000000000)
 
-enum cf_topic_ring_state { CF_TOPIC_RING_FREE = 0, CF_TOPIC_RING_OPEN = 1, CF_TOPIC_RING_CLOSED = 2 };
+enum cf_topic_ring_state {
+    CF_TOPIC_RING_FREE = 0,
+    CF_TOPIC_RING_OPEN = 1,
+    CF_TOPIC_RING_CLOSED = 2
+};
 enum cf_seat_kind { CF_SEAT_READER = 1, CF_SEAT_GROUP = 2, CF_SEAT_MEMBER = 3 };
 enum cf_seat_flag {
     CF_SEAT_LOSSY = 1,     /* publishers do not wait for it */
@@ -57,7 +61,7 @@ struct cf_seat {
     uint32_t group; /* a member's: the seat of its group */
     uint32_t flags; /* enum cf_seat_flag */
     uint32_t reserved0;
-    uint64_t ring; /* a member's: the ring, 0 = none, and the messages taken of it that it works on */
+    uint64_t ring; /* a member's: 0 = none, and the messages of it that it has taken and works on */
     uint64_t from;
     uint64_t to;
     uint64_t abandoned;   /* a group's: messages that its dead members had not finished */
@@ -73,7 +77,7 @@ struct cf_topic_page {
     char reserved0[40];
     uint64_t generation; /* rings ever added */
     char reserved1[56];
-    uint32_t waiters;  /* the futex word: odd = somebody sleeps, or is about to; each wake-up adds 1 */
+    uint32_t waiters;  /* the futex word: odd = somebody sleeps or is about to; a wake-up adds 1 */
     uint32_t sleepers; /* seated subscriptions that may sleep */
     char reserved2[56];
     uint32_t seats_used; /* one above the highest seat ever taken */
@@ -133,7 +137,8 @@ void cf_topic_leave(struct cf_topic *topic);
 /* Unmaps the page; idempotent. */
 void cf_topic_close(struct cf_topic *topic);
 
-/* Frees the seats of the dead. Entered. */
+/* Frees the seats of the dead, but for those whose unfinished messages their group has to look at.
+ * Entered. */
 void cf_topic_remove_dead_seats(struct cf_topic *topic);
 
 /* Takes a seat; a group's member has its group's made with it. The seat's index, -EUSERS when all
@@ -152,9 +157,12 @@ int cf_topic_seat_lives(const struct cf_topic_page *page, const struct cf_partic
                         uint32_t seat);
 
 /* Lists a ring. Its index, -EUSERS when there are CF_TOPIC_RINGS, or another negative errno.
- * Entered; announce it once it may be read. */
+ * Entered; its file may be made after it, then announce it. */
 int cf_topic_add_ring(struct cf_topic *topic, uint64_t ring_id, uint64_t participant,
                       uint32_t number);
+
+/* Takes a ring off the list. Entered. */
+void cf_topic_remove_ring(struct cf_topic *topic, uint32_t index);
 
 /* Wakes all that sleep. What they shall see has to be stored before. */
 void cf_topic_wake(struct cf_topic_page *page);

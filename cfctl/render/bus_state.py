@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from cfctl.bus.statistics import missed_of
 from cfctl.render.operations import quantity
 from cfctl.render.table import cell, column_table, fact_table
 from cfctl.text import safe_text
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         BusReport,
         ClockStatistics,
         DispatcherStatistics,
+        GroupStatistics,
         PublisherStatistics,
         SubscriptionStatistics,
         TopicStatistics,
@@ -37,6 +39,7 @@ def render(report: BusReport, console: Console, shown_unit: str | None) -> None:
     _table(console, _topics(report.topics[:_ROWS]), report.topics)
     _table(console, _publishers(report.publishers[:_ROWS], shown_unit), report.publishers)
     _table(console, _subscriptions(report.subscriptions[:_ROWS], shown_unit), report.subscriptions)
+    _table(console, _groups(report.groups[:_ROWS]), report.groups)
     for dispatcher in report.dispatchers[:_ROWS]:
         _dispatcher(dispatcher, console, shown_unit)
     _table(console, _clocks(report.clocks[:_ROWS], shown_unit), report.clocks)
@@ -62,7 +65,9 @@ def summary_line(report: BusReport) -> str:
 
 
 def _health_word(report: BusReport) -> str:
-    return {None: "not live", True: "healthy", False: "unhealthy"}[report.healthy]
+    if report.healthy is None:
+        return "health not known" if report.live else "not live"
+    return "healthy" if report.healthy else "unhealthy"
 
 
 def _heading(report: BusReport, console: Console) -> None:
@@ -73,8 +78,8 @@ def _heading(report: BusReport, console: Console) -> None:
         soft_wrap=True,
     )
     for condition in report.conditions:
-        if condition.holds is False:
-            console.print(cell(f"not {condition.name}: {safe_text(condition.why, 400)}", "yellow"))
+        if condition.holds is False or (condition.holds is None and report.live):
+            console.print(cell(safe_text(condition.why, 400), "yellow"))
 
 
 def _table(console: Console, table: Table, rows: Sequence[object]) -> None:
@@ -92,8 +97,8 @@ def _state(state: str) -> str:
     return "" if state == "live" else f" ({state})"
 
 
-def _topic(topic: str, state: str = "live") -> str:
-    return safe_text(topic, _TOPIC_WIDTH) + _state(state)
+def _topic(topic: str, state: str = "live", *, own: bool = False) -> str:
+    return safe_text(topic, _TOPIC_WIDTH) + _state(state) + (" (cfctl's own)" if own else "")
 
 
 def _count(count: int | None) -> str:
@@ -118,7 +123,7 @@ def _ratio(measured: Measurement) -> str:
 
 def _topics(topics: Iterable[TopicStatistics]) -> Table:
     table = column_table(
-        [("topic", "left"), ("publishers", "right"), ("subscribed", "right"), ("published", "right"),
+        [("topic", "left"), ("publishers", "right"), ("subscribers", "right"), ("published", "right"),
          ("delivered", "right"), ("lost", "right"), ("pending", "right")]
     )  # fmt: skip
     for each in topics:
@@ -135,10 +140,10 @@ def _publishers(publishers: Iterable[PublisherStatistics], shown_unit: str | Non
          ("pending", "right"), ("high", "right"), ("of", "right"), ("oldest", "right")]
     )  # fmt: skip
     for each in publishers:
-        name = _topic(each.topic, each.state) + (" scheduled" if each.scheduled else "")
+        name = _topic(each.topic, each.state, own=each.own) + (" scheduled" if each.scheduled else "")
         name += f" priority {each.priority}" if each.priority else ""
         table.add_row(
-            cell(name, "" if each.is_live else "dim"), cell(each.pid), cell(_count(each.published)),
+            cell(name, "" if each.is_live else "dim"), cell(_pid(each.pid)), cell(_count(each.published)),
             cell(_count(each.rejected)), cell(each.pending), cell(_count(each.high_water)),
             cell(_count(each.capacity)), cell(_ns(each.oldest_age_ns, shown_unit)),
         )  # fmt: skip
@@ -153,10 +158,33 @@ def _subscriptions(subscriptions: Iterable[SubscriptionStatistics], shown_unit: 
     for each in subscriptions:
         latency = each.latency
         style = "" if each.active else "dim"
+        name = _topic(each.topic, each.state, own=each.own)
+        name += "" if each.group is None else f" in {safe_text(each.group, _TOPIC_WIDTH)}"
         table.add_row(
-            cell(_topic(each.topic, each.state), style), cell(each.pid), cell(_count(each.delivered)),
+            cell(name, style), cell(_pid(each.pid)), cell(_count(each.delivered)),
             cell(_count(each.dropped)), cell(quantity(latency.p50, shown_unit)), cell(quantity(latency.p99, shown_unit)),
             cell(quantity(latency.p99_9, shown_unit)), cell(quantity(latency.max, shown_unit)),
+        )  # fmt: skip
+    return table
+
+
+def _pid(pid: int) -> str:
+    # Of a reader that has ended only its place in the ring may be left.
+    return str(pid) if pid else "-"
+
+
+def _groups(groups: Iterable[GroupStatistics]) -> Table:
+    table = column_table(
+        [("group", "left"), ("members", "right"), ("taken", "right"), ("pending", "right"),
+         ("unfinished", "right"), ("abandoned", "right"), ("redelivered", "right")]
+    )  # fmt: skip
+    for each in groups:
+        redelivered = _count(each.redelivered) if each.redeliver else "off"
+        name = f"{safe_text(each.group, _TOPIC_WIDTH)} on {safe_text(each.topic, _TOPIC_WIDTH)}"
+        table.add_row(
+            cell(name, "" if each.members else "dim"), cell(each.members), cell(_count(each.delivered)),
+            cell(_count(each.pending)), cell(_count(each.unfinished)), cell(_count(each.abandoned)),
+            cell(redelivered),
         )  # fmt: skip
     return table
 
@@ -164,8 +192,13 @@ def _subscriptions(subscriptions: Iterable[SubscriptionStatistics], shown_unit: 
 def _dispatcher(found: DispatcherStatistics, console: Console, shown_unit: str | None) -> None:
     counts = found.counts
     title = f"Bus {found.bus} of process {found.pid}{_state(found.state)}"
+    title += " (cfctl's own)" if found.own else ""
     subscriptions = f"{found.open_subscriptions} open, {counts['subscribed']} made"
     console.print()
+    if found.failed:
+        console.print(
+            cell(f"{title}: its dispatcher's thread has ended; nothing leaves its queues", "bold red")
+        )
     if not any(counts[name] for name in ("accepted", "refused", "held_by_deps", "received_due")):
         console.print(cell(f"{title}: subscriptions {subscriptions}", "bold"))
         return
@@ -177,9 +210,14 @@ def _queues(found: DispatcherStatistics, shown_unit: str | None) -> Iterator[Row
     counts = found.counts
     age = "" if found.oldest_age_ns is None else f", oldest {_ns(found.oldest_age_ns, shown_unit)}"
     yield "queues", f"{found.queued} queued, {found.held} held", f"{found.high_water} at most{age}"
-    if counts["accepted"] or counts["refused"]:
-        left = f"{counts['delivered']} dispatched, {counts['refused']} refused"
+    if counts["accepted"]:
+        left = f"{counts['delivered']} dispatched"
         yield "messages", f"{counts['accepted']} accepted", left
+    lost = [
+        f"{counts[name]} {name}" for name in ("failed", "damaged", "unsent", "undelivered") if counts[name]
+    ]
+    if lost:
+        yield "never arrived", ", ".join(lost), ""
     yield "deadlines missed", *_deadlines(found, shown_unit)
     orders = [counts[f"{name}_violations"] for name in ("fifo", "dependency", "hlc_order")]
     split = f"fifo {orders[0]}, dependency {orders[1]}, stamps {orders[2]}; {counts['held_by_deps']} held"
@@ -193,14 +231,15 @@ def _queues(found: DispatcherStatistics, shown_unit: str | None) -> Iterator[Row
 
 
 def _deadlines(found: DispatcherStatistics, shown_unit: str | None) -> tuple[str, str]:
-    late, expired = found.lateness, found.counts["expired"]
-    share = f"{found.counts['late'] + expired} of {found.miss_ratio.sample_count or 0} ({_ratio(found.miss_ratio)})"
+    late, counts = found.lateness, found.counts
+    missed, due = missed_of(counts)
     by = (
         f", by p50 {quantity(late.p50, shown_unit)}, max {quantity(late.max, shown_unit)}"
         if late.count
         else ""
     )
-    return share, f"{expired} expired, {found.counts['late']} late{by}"
+    kinds = f"{counts['refused']} refused, {counts['expired']} expired, {counts['late']} late{by}"
+    return f"{missed} of {due} ({_ratio(found.miss_ratio)})", kinds
 
 
 def _coherence(found: DispatcherStatistics, shown_unit: str | None) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What a trace of the bus says of causality, as text for people."""
+"""What a trace of the bus says of order and causality, as text for people."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 _SHOWN: Final = 20
 _KINDS: Final = {
     "fifo": "out of their ring's order, or twice",
-    "causal_order": "received after what they caused",
-    "dependency": "received before a message they depend on",
-    "hlc_order": "stamped not after an event before them",
-    "unsent": "in a circle of causes",
-    "resent": "twice in the trace",
+    "duplicate": "in the trace twice, by id",
+    "receipt": "received before they were published, by the tick counter",
+    "effect_first": "published before a message they depend on",
+    "self": "depend on themselves",
+    "circular": "in a circle of dependencies",
+    "hlc_order": "stamped at or before a message that came first",
+    "contradiction": "values of the trace that exclude each other",
 }
 
 
@@ -30,37 +32,33 @@ def render(document: TraceReport, console: Console, shown_unit: str | None) -> N
     heading = f"Causality of {safe_text(document.trace, 200)}: {document.verdict}, {document.verdict_reason}"
     console.print(cell(heading, style), soft_wrap=True)
     console.print(fact_table(_facts(document)))
-    violations = document.causality.violations[:_SHOWN]
+    violations = document.violations[:_SHOWN]
     if not violations:
         return
-    table = column_table([("event", "right"), ("ring", "right"), ("message", "right"), ("violation", "left")])
+    table = column_table([("line", "right"), ("ring", "right"), ("violation", "left")])
     for each in violations:
-        who = "recorder" if each.process == 0 else str(each.process)
         table.add_row(
-            cell(each.event),
-            cell(who),
-            cell(each.message[1]),
-            cell(f"{each.kind}: {safe_text(each.text, 200)}"),
+            cell(each.line), cell(safe_text(each.ring, 16)), cell(f"{each.kind}: {safe_text(each.text, 200)}")
         )
     console.print()
     console.print(table)
-    hidden = sum(document.causality.counts.values()) - len(violations)
+    hidden = sum(document.counts.values()) - len(violations)
     if hidden > 0:
-        console.print(cell(f"and {hidden} more; see --json", "dim"))
+        console.print(cell(f"and {hidden} more; --json names the first 100 of each kind", "dim"))
 
 
 def _facts(document: TraceReport) -> Iterator[tuple[str, str, str]]:
     topics = safe_text(", ".join(document.topics), 200)
-    yield "messages", str(document.messages), f"of {document.rings} rings on {topics or 'no topic'}"
+    rings = f"{document.rings} ring{'' if document.rings == 1 else 's'}"
+    yield "messages", str(document.messages), f"from {rings} on {topics or 'no topic'}"
     if document.dropped:
-        yield "dropped", str(document.dropped), "overwritten before they were recorded"
-    yield "dependencies", str(document.dependencies), f"{document.outside} on messages outside of the trace"
-    yield "effects first", str(document.effects_first), "published before a cause, by the tick counter"
-    for kind, count in document.causality.counts.items():
+        yield "dropped", str(document.dropped), "overwritten or unreadable before they were recorded"
+    if document.missing:
+        yield "missing", str(document.missing), "gaps in the sequences of the rings"
+    if document.rejected:
+        yield "rejected", str(document.rejected), "by full rings while it was recorded"
+    yield "dependencies", str(document.dependencies), f"{document.outside} on messages outside the trace"
+    for kind, count in document.counts.items():
         yield kind.replace("_", " "), str(count), _KINDS[kind]
-    pairs = document.causality.events * (document.causality.events - 1) // 2
-    yield (
-        "concurrent",
-        str(document.causality.concurrent_pairs),
-        f"of {pairs} pairs of events, by vector clocks",
-    )
+    pairs = document.messages * (document.messages - 1) // 2
+    yield "concurrent", str(document.concurrent_pairs), f"of {pairs} pairs of messages, by vector clocks"

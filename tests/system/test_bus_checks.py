@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -13,75 +12,18 @@ from typing import Any
 import pytest
 
 from cfctl import _native
-from cfctl.bus import Bus, BusConfig, Packet, ResourceExhausted, Subscription, TemporalViolation
-from cfctl.bus.reading import CLOCK, BusReading
-from cfctl.bus.report import report_of
-from cfctl.bus.rings import list_rings
+from cfctl.bus import Bus, Packet, ResourceExhausted, TemporalViolation
+from cfctl.bus.reading import CLOCK
 from cfctl.diagnose.bus import NO_BUS, BusWatch, channel_size, waiting_messages
 from cfctl.diagnose.engine import catalogue, run_check
-from cfctl.diagnose.live import Live
-from cfctl.diagnose.record import Area, CheckResult, Status, Subject
+from cfctl.diagnose.record import Status, Subject
 from cfctl.diagnose.subject import Facts
 from cfctl.errors import ClockOffsetError
 from cfctl.host.view import HostView
 from cfctl.records import Severity
-from cfctl.segment.file import Liveness
-from cfctl.segment.process import open_segment
-from cfctl.segment.reader import parse_segment
-from cfctl.segment.tick_rate import local_clock
+from tests.bus_plant import CHECKS, SECOND_NS, Plant, joined, until
 
-CHECKS = {check.id: check for check in catalogue(Subject.TEMPORAL) if check.area is Area.BUS}
-PATIENCE_S = 30.0
-SECOND_NS = 1_000_000_000
 NODES = itertools.count(60000)
-
-
-class Plant:
-    """A directory of rings with this process's own counters, of the buses made through it only."""
-
-    def __init__(self, directory: Path) -> None:
-        open_segment()
-        self.directory = directory
-        self._buses: list[Bus] = []
-        self._known: set[int] = set()
-        self._known = {entry.offset for entry in self._segment().entries}
-        self.before: BusReading | None = None
-        self.window_ns = SECOND_NS
-
-    def bus(self, **settings: Any) -> Bus:
-        settings = {"channel_buffer_size": 64, "payload_bytes": 32} | settings
-        made = Bus(BusConfig(directory=self.directory, **settings))
-        self._buses.append(made)
-        return made
-
-    def close(self) -> None:
-        for bus in self._buses:
-            bus.close()
-
-    def mark(self) -> None:
-        """Begin the interval."""
-        self.before = self.read()
-
-    def read(self) -> BusReading:
-        rings, errors = list_rings(self.directory)
-        assert not errors
-        return BusReading(
-            self.directory, rings, ((self._segment(), Liveness.LOCKED),), local_clock(), time.monotonic_ns(),
-            time.time_ns(), 0, (),
-        )  # fmt: skip
-
-    def _segment(self) -> Any:
-        segment = parse_segment(_native.segment_bytes())
-        entries = tuple(e for e in segment.entries if e.offset not in self._known and e.kind != "operation")
-        return dataclasses.replace(segment, entries=entries)
-
-    def result(self, check_id: str) -> CheckResult:
-        """Return a check's result; the interval counts as `window_ns` long, however long it took."""
-        now, before = self.read(), self.before
-        if before is not None:
-            before = dataclasses.replace(before, monotonic_ns=now.monotonic_ns - self.window_ns)
-        live = Live((), NO_BUS, bus=report_of(now, before))
-        return run_check(CHECKS[check_id], Facts(HostView(), None, "timer", None, live=live))
 
 
 @pytest.fixture
@@ -89,20 +31,6 @@ def plant(tmp_path: Path) -> Iterator[Plant]:
     made = Plant(tmp_path / "rings")
     yield made
     made.close()
-
-
-def joined(bus: Bus, topic: str = "topic") -> Subscription:
-    bus.publisher(topic)
-    subscription = bus.subscribe(topic)
-    assert subscription.try_recv() is None
-    return subscription
-
-
-def until(holds: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 KEPT: list[Any] = []
@@ -244,6 +172,12 @@ def piling_subscriptions(plant: Plant) -> None:
     KEPT.extend(bus.subscribe("topic") for _ in range(3))
 
 
+def unheard(plant: Plant) -> None:
+    bus = plant.bus()
+    plant.mark()
+    bus.publisher("topic").try_publish(b"x")
+
+
 Planter = Callable[[Plant], None]
 CASES: dict[str, tuple[list[tuple[Severity, Planter]], Planter]] = {
     "QUANTUM_COHERENCE": ([(Severity.MEDIUM, jittery)], regular),
@@ -262,6 +196,7 @@ CASES: dict[str, tuple[list[tuple[Severity, Planter]], Planter]] = {
     "MESSAGE_LATENCY": ([(Severity.MEDIUM, slow)], flowing),
     "THROUGHPUT_LOW": ([(Severity.MEDIUM, rejected)], fast_under_load),
     "ROUTER_UNHEALTHY": ([(Severity.HIGH, rejected), (Severity.HIGH, overrun)], flowing),
+    "NO_SUBSCRIBER": ([(Severity.MEDIUM, unheard)], flowing),
     "SUBSCRIPTION_LEAK": ([(Severity.MEDIUM, piled_up), (Severity.MEDIUM, piling_subscriptions)], flowing),
 }  # fmt: skip
 
@@ -287,6 +222,7 @@ def test_a_bus_with_the_fault_has_the_issue_with_numbers_and_a_remedy(
     assert found.description.endswith(".")
     assert any(character.isdigit() for character in found.description)
     assert found.solution
+    assert "None" not in f"{found.description} {found.solution}"
     assert found.evidence
     assert found.verify == f"cfctl diagnose temporal --only {name}"
 

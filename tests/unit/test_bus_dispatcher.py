@@ -57,6 +57,8 @@ class RawMessage:
     hlc: int = T
     published_tick: int = 0
     received_tick: int = 0
+    topic: str = "t"
+    redelivered: bool = False
 
 
 class Ring:

@@ -144,11 +144,20 @@ def test_a_file_or_directory_of_another_user_is_not_used(tmp_path: Path) -> None
     assert names(foreign) == ["a"]
 
 
-def test_a_private_directory_is_made_and_tightened(tmp_path: Path) -> None:
-    directory = tmp_path / "segments"
-    directory.mkdir(mode=0o755)
-    paths.ensure_private_directory(directory)
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+def test_a_private_directory_is_made_private(tmp_path: Path) -> None:
+    paths.ensure_private_directory(tmp_path / "new" / "segments")
+    assert stat.S_IMODE((tmp_path / "new" / "segments").stat().st_mode) == 0o700
+    paths.ensure_private_directory(tmp_path / "new" / "segments")
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o1777, 0o710])
+def test_a_directory_that_is_shared_is_refused_and_left_as_it_is(tmp_path: Path, mode: int) -> None:
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    directory.chmod(mode)
+    with pytest.raises(StateError, match=rf"open to others \(mode {mode:04o}"):
+        paths.ensure_private_directory(directory)
+    assert stat.S_IMODE(directory.stat().st_mode) == mode
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "file"])

@@ -13,8 +13,8 @@ from cfctl.records import to_json
 from cfctl.temporal import CausalityMonitor, TraceEvent, verify
 
 
-def send(process: int, sequence: int, hlc: int) -> TraceEvent:
-    return TraceEvent("send", process, (process, sequence), hlc)
+def send(process: int, sequence: int, hlc: int, dependencies: tuple[tuple[int, int], ...] = ()) -> TraceEvent:
+    return TraceEvent("send", process, (process, sequence), hlc, dependencies)
 
 
 def receive(
@@ -108,6 +108,38 @@ def test_two_processes_that_wait_for_each_other_are_reported_and_not_waited_for(
     assert report.events == 4
 
 
+@pytest.mark.parametrize(("length", "processes"), [(2, 2), (3, 3), (300, 300), (50_000, 3)])
+def test_a_circle_of_declared_causes_of_any_length_is_reported_once(length: int, processes: int) -> None:
+    names = [(each % processes, each // processes) for each in range(length)]
+    events = [send(*name, 10 + each, (names[each - 1],)) for each, name in enumerate(names)]
+    # Downstream of the circle, and in the past of nobody in it.
+    events.append(send(processes, 0, 10**9, (names[0],)))
+    report = verify(events)
+    assert report.counts["unsent"] == 1
+    assert [each.kind for each in report.violations if each.process == processes] == []
+
+
+def test_what_only_waits_for_a_circle_is_no_part_of_it() -> None:
+    # The first process waits for the circle of the two others.
+    events = [send(9, 0, 100, ((1, 0),)), send(1, 0, 10, ((2, 0),)), send(2, 0, 11, ((1, 0),))]
+    (violation, *others) = (each for each in verify(events).violations if each.kind == "unsent")
+    assert (violation.process, others) == (1, [])
+
+
+def test_a_cause_that_was_never_sent_is_told_from_one_that_was() -> None:
+    report = verify([send(1, 0, 10), send(2, 0, 20, ((1, 0), (7, 7)))])
+    assert [(each.kind, each.event) for each in report.violations] == [("unsent", 1)]
+    assert report.concurrent_pairs == 0
+
+
+def test_the_progress_of_a_long_trace_is_given_and_only_grows() -> None:
+    shares: list[float] = []
+    verify((send(1, each, each + 1) for each in range(50_000)), shares.append)
+    assert len(shares) >= 5
+    assert shares == sorted(shares)
+    assert 0.0 < shares[0] < shares[-1] <= 1.0
+
+
 def test_a_trace_that_is_wrong_throughout_names_a_hundred_and_counts_all() -> None:
     events = [TraceEvent("receive", 1, (2, 0), 5)] * 500
     report = verify(events)
@@ -129,7 +161,8 @@ def random_trace(seed: int, processes: int, length: int) -> list[TraceEvent]:
         else:
             sent.append((process, sequences[process]))
             sequences[process] += 1
-            events.append(send(process, sent[-1][1], hlc))
+            causes = tuple(rng.sample(sent[:-1], min(2, len(sent) - 1))) if rng.random() < 0.4 else ()
+            events.append(send(process, sent[-1][1], hlc, causes))
     return events
 
 
@@ -143,6 +176,8 @@ def happened_before(events: list[TraceEvent]) -> set[tuple[int, int]]:
             edges[number].add(latest[event.process])
         if event.kind == "receive":
             edges[number].add(sends[event.message])
+        else:
+            edges[number] |= {sends[each] for each in event.dependencies}
         latest[event.process] = number
     past: dict[int, set[int]] = {}
     for number in range(len(events)):
@@ -159,9 +194,7 @@ def test_the_vector_clocks_agree_with_the_definition_of_happened_before(
     report, before = verify(events), happened_before(events)
     assert report.concurrent_pairs == length * (length - 1) // 2 - len(before)
     # Stamps are in order along every pair exactly when they are along the direct ones.
-    assert (report.counts["hlc_order"] > 0) == any(
-        (events[a].hlc or 0) >= (events[b].hlc or 0) for a, b in before
-    )
+    assert (report.counts["hlc_order"] > 0) == any(events[a].hlc >= events[b].hlc for a, b in before)
     sends = {event.message: number for number, event in enumerate(events) if event.kind == "send"}
     broken = 0
     for process in range(processes):

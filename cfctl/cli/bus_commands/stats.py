@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cfctl.cli.bus_commands.topics import complete_topics
+from cfctl.cli.bus_commands.topics import complete_topics, no_bus
 from cfctl.cli.exit_codes import ExitCode
 from cfctl.cli.live import IntervalOption, UpdatesOption, interval_s, paced, show_live
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, UnitOption, message
@@ -50,8 +50,12 @@ def stats(
     yet to take, right to 32 messages while it receives. Percentiles that have too few samples to stand
     on are shown as low n: p50 needs 20, p99 1000, p99.9 10000.
 
-    Healthy: the clock's rate is known, each subscription has joined each ring of its topic, no ring
-    is held by a dead reader, and nothing was rejected or dropped in the window.
+    The members of a group share a topic's messages. Unfinished ones were taken by a member that works
+    on them; abandoned ones by members that died, of which redelivered ones went to another member.
+
+    Healthy: the rate of the ticks is known, each subscription is attached to each ring of its topic, no
+    consumer has ended without unsubscribing, no dispatcher's thread has ended, and nothing was rejected
+    or dropped in the window. Commands of cfctl itself are marked and do not count.
 
     --live refreshes the tables on a terminal; elsewhere it writes a line per reading, with --json a
     JSON object per line. It ends when nothing lives any more. Exit status: 3 when there is no bus.
@@ -84,10 +88,5 @@ def stats(
         found = report_of(reader.read(), before, which)
     where.emit(found, render)
     if found.empty:
-        message(f"cfctl: {_nothing(which)}")
+        message(no_bus(which))
         raise typer.Exit(ExitCode.UNMEASURED)
-
-
-def _nothing(which: str | None) -> str:
-    what = "There is no bus" if which is None else f"Nothing of the bus concerns '{which}'"
-    return f"{what}: no program of this user has a cfctl.bus.Bus, or its files are gone."

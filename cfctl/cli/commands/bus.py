@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cfctl.cli.bus_commands.stats import stats
+from cfctl.cli.bus_commands.topics import topics
 from cfctl.cli.bus_commands.trace import record, verify
 from cfctl.cli.cpu_list import cpu_list_option
 from cfctl.cli.output import FormatOption, JsonOption, Output, OutputOption, UnitOption
@@ -17,6 +18,7 @@ from cfctl.units import parse_time_ns
 
 app = command_group("The message bus between programs, from outside, and measured on this machine.")
 app.command()(stats)
+app.command()(topics)
 app.command()(record)
 app.command()(verify)
 

@@ -61,7 +61,8 @@ def prune(
     """Remove ended segments by age, and the oldest of them beyond a total size; rings of the bus alike.
 
     Without --older-than the settings segments.max-age and segments.max-total decide. A segment of
-    a running program is never removed, nor a ring whose publisher lives.
+    a running program is never removed, nor a ring whose publisher lives, or that holds messages which
+    a living subscription has yet to take.
     """
     from cfctl import config
     from cfctl.bus.reaper import prunable_rings, remove_rings, remove_topics

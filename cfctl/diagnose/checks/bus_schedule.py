@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from cfctl.bus.health import counted
+from cfctl.bus.statistics import missed_of
 from cfctl.diagnose.advice import Fix
-from cfctl.diagnose.checks.bus import GUIDE, LOSES, current, times
+from cfctl.diagnose.checks.bus import GUIDE, LOSES, judged, times
 from cfctl.diagnose.engine import Issue, NotApplicable, Outcome, Pass, check
 from cfctl.diagnose.impact import SEEN_BY_CHECK, Impact, not_measurable
 from cfctl.diagnose.order_statistics import count_bounds
@@ -24,6 +26,8 @@ COHERENCE: Final = 0.5
 _JITTER_RATIO: Final = 0.134
 # Below so many times the bias floor R says that the phases are random, and no jitter follows from it.
 _ABOVE_NOISE: Final = 3.0
+# BusConfig takes no longer one.
+_MAX_QUANTUM_US: Final = 1_000_000
 OVERLOAD: Final = 0.8
 _HIGH_MISS: Final = 0.01
 # Within one host clocks are one: a stamp this far ahead came from another clock.
@@ -32,7 +36,7 @@ _NO_DISPATCH: Final = NotApplicable("nothing went through a dispatcher: no deadl
 
 
 def _dispatching(report: BusReport) -> list[DispatcherStatistics]:
-    return [each for each in current(report.dispatchers) if each.counts["dispatches"]]
+    return [each for each in report.dispatchers if each.counts["dispatches"]]
 
 
 def _who(each: DispatcherStatistics) -> str:
@@ -54,7 +58,7 @@ def _who(each: DispatcherStatistics) -> str:
 )
 def quantum_coherence(host: Host) -> Outcome:
     """Messages leave at any phase of their quantum: the dispatcher is late or preempted, and slots mean nothing."""
-    dispatchers = _dispatching(host.bus())
+    dispatchers = _dispatching(judged(host))
     if not dispatchers:
         return _NO_DISPATCH
     poor, good, unsure = [], [], []
@@ -93,17 +97,36 @@ def _is_noise(found: Coherence) -> bool:
 
 
 def _steadier(each: DispatcherStatistics, found: Coherence) -> str:
-    pin = f"pin its thread (taskset -cp CPU {each.pid})"
+    """Return what makes the dispatcher regular without a cost, then what does it by a longer wait for messages."""
+    pin = f"Pin the dispatcher's own thread to a CPU that nothing else uses: {_pinning(each)}."
     if found.jitter_ns is None or _is_noise(found):
-        longer_us = 10 * each.quantum_ns / 1000
+        late_ns = _wakeup_ns(each)
+        longer_us = math.ceil(max(10 * each.quantum_ns, late_ns / _JITTER_RATIO) / 1000)
         return (
-            f"The phases are as good as random: the quantum of {times(each.quantum_ns)} is shorter than the jitter of a "
-            f"wake-up. In process {each.pid}: Bus(BusConfig(quantum_us={longer_us:.0f})), and {pin}."
+            f"{pin} The phases are as good as random: a wake-up comes {times(late_ns)} late on average, and the quantum is "
+            f"{times(each.quantum_ns)}. {_longer(each, min(_MAX_QUANTUM_US, longer_us))}"
         )
-    longer_us = math.ceil(found.jitter_ns / _JITTER_RATIO / 1000)
+    longer_us = min(_MAX_QUANTUM_US, math.ceil(found.jitter_ns / _JITTER_RATIO / 1000))
+    return f"{pin} Or: {_longer(each, longer_us)} The jitter of {times(found.jitter_ns)} is then 13 % of the quantum, and R 0.7."
+
+
+def _wakeup_ns(each: DispatcherStatistics) -> float:
+    """Return how late the dispatcher comes to a message on average."""
+    counts = each.counts_now if each.counts_now and each.counts_now["dispatches"] else each.counts
+    return counts["idle_pending"] / max(1, counts["dispatches"])
+
+
+def _pinning(each: DispatcherStatistics) -> str:
+    if each.thread_id is not None:
+        return f"taskset -cp CPU {each.thread_id}"
+    thread = "t.native_id for t in threading.enumerate() if t.name == 'cfctl bus dispatcher'"
+    return f"taskset -cp CPU TID, in process {each.pid} TID is {thread}"
+
+
+def _longer(each: DispatcherStatistics, longer_us: int) -> str:
     return (
-        f"In process {each.pid}: Bus(BusConfig(quantum_us={longer_us})), which makes the jitter of {times(found.jitter_ns)} "
-        f"13 % of it and R 0.7; or {pin}."
+        f"In process {each.pid}: Bus(BusConfig(quantum_us={longer_us})). It costs latency: a message waits up to "
+        f"{times(1000 * longer_us)} for its slot, now up to {times(each.quantum_ns)}."
     )
 
 
@@ -129,7 +152,7 @@ def _jitter(found: Coherence) -> Impact | None:
 )
 def schedule_overload(host: Host) -> Outcome:
     """From a utilization of 1 on the queue grows without end, whatever its order."""
-    dispatchers = _dispatching(host.bus())
+    dispatchers = _dispatching(judged(host))
     if not dispatchers:
         return _NO_DISPATCH
     found = []
@@ -153,7 +176,7 @@ def schedule_overload(host: Host) -> Outcome:
     "Messages miss their deadline",
     Severity.MEDIUM,
     Area.BUS,
-    rule=f"late + expired > 0 in the interval; high above {_HIGH_MISS:.0%} of those with a deadline",
+    rule=f"late + expired + refused > 0 in the interval; high above {_HIGH_MISS:.0%} of those with a deadline",
     source=GUIDE,
     solution="Publish earlier, or give deadlines that the measured lateness leaves room for.",
     impact=SEEN_BY_CHECK,
@@ -162,10 +185,8 @@ def schedule_overload(host: Host) -> Outcome:
     also=(Subject.LATENCY,),
 )
 def deadline_misses(host: Host) -> Outcome:
-    """A late message was worth less than an early one, or nothing; an expired one was work for nobody."""
-    from cfctl.bus.report import missed_of
-
-    report = host.bus()
+    """A late message was worth less than an early one, or nothing; an expired or refused one was work for nobody."""
+    report = judged(host)
     whole = [each for each in report.dispatchers if missed_of(each.counts)[1]]
     if not whole:
         return NotApplicable("no message has a deadline")
@@ -198,23 +219,34 @@ def _missed(ratio: float, missed: int, due: int, each: DispatcherStatistics) -> 
         else ""
     )
     interval = f"95 % {low / due:.2%} to {min(1.0, high / due):.2%}"
-    return f"{_who(each)}: {missed} of {due} missed, {ratio:.2%} ({interval}){by}"
+    counts = each.counts_now or each.counts
+    kinds = ", ".join(f"{counts[kind]} {kind}" for kind in ("refused", "expired", "late") if counts[kind])
+    return f"{_who(each)}: {missed} of {due} missed, {ratio:.2%} ({interval}): {kinds}{by}"
 
 
 def _in_time(each: DispatcherStatistics, report: BusReport) -> str:
     share = max((other.utilization.value or 0.0 for other in report.dispatchers), default=0.0)
     if share > OVERLOAD:
         return "Shed load: a dispatcher is busy more than 80 % of the time (SCHEDULE_OVERLOAD)."
-    expired = (each.counts_now or each.counts)["expired"]
+    counts = each.counts_now or each.counts
+    room_ns = 2 * each.quantum_ns
+    enough = f"publish_with_deadline(packet, time.time_ns() + {room_ns})"
+    if counts["refused"] >= counts["expired"] + counts["late"]:
+        return (
+            f"In process {each.pid} the deadline of {counted(counts['refused'], 'message')} had passed when it was published. Take "
+            f"the time just before, and give at least two quanta: {enough}."
+        )
     needed = each.lateness.p99.value or each.lateness.max.value
-    if needed is not None and expired == 0:
+    if needed is not None and counts["expired"] == 0:
         return (
             f"Give {times(needed)} more (the lateness that 99 % stay below, or the largest): publish_with_deadline(packet, "
             f"time.time_ns() + {math.ceil(needed)} + ...), or receive more often in process {each.pid}."
         )
+    shorter_us = max(10, each.quantum_ns // 4000)
+    shorter = f"; or a shorter quantum, whose wake-ups cost CPU time: Bus(BusConfig(quantum_us={shorter_us}))"
     return (
-        f"Give at least two quanta, {times(2 * each.quantum_ns)} of process {each.pid}: publish_with_deadline(packet, "
-        f"time.time_ns() + {2 * each.quantum_ns}); or Bus(BusConfig(quantum_us={max(10, each.quantum_ns // 4000)}))."
+        f"In process {each.pid}, give at least two quanta, {times(room_ns)}: {enough}"
+        f"{shorter if shorter_us < each.quantum_ns / 1000 else ''}."
     )
 
 
@@ -242,7 +274,7 @@ def _lateness(each: DispatcherStatistics) -> Impact | None:
 )
 def causality_violations(host: Host) -> Outcome:
     """Who sees the effect before its cause decides on what is not there yet."""
-    report = host.bus()
+    report = judged(host)
     if not report.dispatchers:
         return NotApplicable("no bus counts them")
     kinds = ("fifo", "dependency", "hlc_order")
@@ -297,7 +329,7 @@ _ORDER_REMEDIES: Final = {
 )
 def hlc_drift(host: Host) -> Outcome:
     """A clock that is driven ahead by another's stamps tells a time that has not come; far ahead it is refused."""
-    clocks = host.bus().clocks
+    clocks = judged(host).clocks
     if not clocks:
         return NotApplicable("no process stamps messages")
     ahead, refused = [], []

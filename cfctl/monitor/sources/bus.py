@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from cfctl.bus.rings import Ring, list_rings
+from cfctl.bus.rings import BusFiles, list_bus
+from cfctl.bus.topic_pages import Seat, SeatFlag, SeatKind, TopicPage
 from cfctl.monitor.durations import Durations, added, durations_of
 from cfctl.monitor.latency import QUANTILES, distribution, window_mean, window_quantile
 from cfctl.monitor.metric import Labels, Metric, MetricKind, Subject
@@ -44,7 +45,12 @@ class Bus:
         ),
         Metric("packet_loss", "ratio", "Share of the copies for subscribers that were overwritten.", _LABELS),
         Metric("pending_messages", "1", "Messages the slowest subscription has yet to take.", _LABELS),
-        Metric("active_subscriptions", "1", "Subscriptions that are joined to a live ring.", ("topic",)),
+        Metric(
+            "active_subscriptions",
+            "1",
+            "Subscriptions whose processes live; cfctl's own are left out.",
+            ("topic",),
+        ),
         Metric("messages_published", "1", "Messages accepted.", _LABELS, MetricKind.COUNTER),
         Metric("messages_rejected", "1", "Messages refused: the ring was full.", _LABELS, MetricKind.COUNTER),
         Metric("messages_delivered", "1", "Messages received.", _LABELS, MetricKind.COUNTER),
@@ -113,28 +119,39 @@ class Bus:
 
     def _rings(self, moment: Moment) -> Iterator[Found]:
         names = {segment.pid: segment.labels for segment in moment.segments}
-        subscriptions: dict[str, set[int]] = {}
+        for directory in self._subject.segment_directories():
+            # Files that cannot be read are no one's.
+            files = list_bus(directory)
+            yield from self._pending(files, names)
+            for page in files.topics:
+                if self._subject.pids is None or _pids(page, files) & names.keys():
+                    ids = {seat.subscription for seat in page.seats if _listens(seat)}
+                    yield Series(
+                        "active_subscriptions",
+                        _now(len(ids)),
+                        (("topic", page.topic),),
+                        f"topic '{page.topic}'",
+                    )
+
+    def _pending(self, files: BusFiles, names: Mapping[int, Labels]) -> Iterator[Found]:
         pending: dict[Labels, int] = {}
-        for ring in self._live_rings(names.keys()):
-            readers = [reader for reader in ring.readers if reader.alive]
-            subscriptions.setdefault(ring.topic, set()).update(reader.subscription for reader in readers)
-            if ring.pid in names:
+        for ring in files.rings:
+            if ring.live and not ring.closed and ring.pid in names:
                 labels: Labels = (*names[ring.pid], ("topic", ring.topic))
-                waiting = max((reader.pending for reader in readers), default=0)
+                waiting = max((each.pending for each in ring.readers if each.alive), default=0)
                 pending[labels] = pending.get(labels, 0) + waiting
         for labels, waiting in pending.items():
             yield Series("pending_messages", _now(waiting), labels, f"rings of '{dict(labels)['topic']}'")
-        for topic, ids in subscriptions.items():
-            yield Series("active_subscriptions", _now(len(ids)), (("topic", topic),), f"topic '{topic}'")
 
-    def _live_rings(self, pids: Iterable[int]) -> Iterator[Ring]:
-        """Yield the rings of the subject's processes; those that can not be read are no one's."""
-        known = set(pids)
-        for directory in self._subject.segment_directories():
-            for ring in list_rings(directory)[0]:
-                concerned = {ring.pid, *(reader.pid for reader in ring.readers)}
-                if ring.live and (self._subject.pids is None or concerned & known):
-                    yield ring
+
+def _listens(seat: Seat) -> bool:
+    return seat.alive and seat.kind is not SeatKind.GROUP and not seat.flags & SeatFlag.OWN
+
+
+def _pids(page: TopicPage, files: BusFiles) -> set[int]:
+    """Return the processes that publish on a topic or listen to it."""
+    publishers = {ring.pid for ring in files.rings if ring.topic_hash == page.hash}
+    return publishers | {seat.pid for seat in page.seats}
 
 
 SOURCE = Bus

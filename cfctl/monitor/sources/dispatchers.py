@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from cfctl.bus.statistics import missed_of
 from cfctl.monitor.metric import Labels, Metric, MetricKind, Subject
 from cfctl.monitor.rates import Rates
 from cfctl.monitor.shares import share_with_error
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 KIND: Final = "bus_dispatcher"
 _LABELS = ("pid", "process", "bus")
 _VIOLATIONS: Final = ("fifo", "dependency", "hlc_order")
+_DEADLINES: Final = ("late", "expired", "refused", "with_deadline", "received_due")
 _IDLE: Final = "the dispatcher had nothing to do in the window"
 # What a stamp of the dispatcher can be off: the grain of its clock, native/hlc.h.
 _STAMP_NS: Final = 16
@@ -43,7 +45,12 @@ class Dispatchers:
             "Time on messages per time a dispatcher worked, or had work and slept.",
             _LABELS,
         ),
-        Metric("deadline_misses", "ratio", "Share of the messages with a deadline that missed it.", _LABELS),
+        Metric(
+            "deadline_misses",
+            "ratio",
+            "Share of the messages with a deadline that missed it; refused ones among them.",
+            _LABELS,
+        ),
         Metric("deadline_violations", "1", "Messages late or expired.", _LABELS, MetricKind.COUNTER),
         Metric("temporal_violations", "1", "Refused: past their deadline.", _LABELS, MetricKind.COUNTER),
         Metric(
@@ -76,14 +83,11 @@ class Dispatchers:
         before = self._before.get(key, {})
         part = {name: value - before.get(name, 0) for name, value in now.items()}
         busy = self._rates.share(key, moment.monotonic_ns, now.get("busy", 0), 1.0)
-        missed = round(part.get("late", 0) + part.get("expired", 0))
-        # What a bus received may have been sent by another.
-        received = part.get("received_due", 0) + part.get("expired", 0)
-        with_deadline = round(max(part.get("with_deadline", 0), received))
+        missed, due = missed_of({name: round(part.get(name, 0)) for name in _DEADLINES})
         yield Series("phase_coherence", coherence(part, now.get("quantum_ns", 0)), labels, who)
         yield Series("schedule_utilization", busy, labels, who)
         yield Series("scheduling_efficiency", efficiency(part), labels, who)
-        share = share_with_error(missed, max(missed, with_deadline), "messages with a deadline")
+        share = share_with_error(missed, due, "messages with a deadline")
         yield Series("deadline_misses", share, labels, who)
         yield Total("deadline_violations", now.get("late", 0) + now.get("expired", 0), labels)
         yield Total("temporal_violations", now.get("refused", 0), labels)

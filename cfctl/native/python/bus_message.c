@@ -14,13 +14,16 @@ struct message_object {
     unsigned long long hlc;
     unsigned long long published_tick;
     unsigned long long received_tick;
+    unsigned long long sequence;
+    unsigned long long ring_id;
     PyObject *topic;
     char extended;
     char redelivered;
 };
 
 PyObject *cf_bus_message(struct cf_module_state *state, const struct cf_ring_message *message,
-                         uint64_t received_tick, PyObject *payload, PyObject *topic) {
+                         uint64_t ring_id, uint64_t received_tick, PyObject *payload,
+                         PyObject *topic) {
     struct message_object *self =
         payload ? (void *)PyType_GenericAlloc(state->message_type, 0) : NULL;
     if (!self) {
@@ -32,6 +35,8 @@ PyObject *cf_bus_message(struct cf_module_state *state, const struct cf_ring_mes
     self->hlc = message->hlc;
     self->published_tick = message->tick;
     self->received_tick = received_tick;
+    self->sequence = message->seq;
+    self->ring_id = ring_id;
     self->topic = Py_XNewRef(topic);
     self->extended = (message->flags & CF_MESSAGE_EXTENDED) != 0;
     self->redelivered = (message->flags & CF_MESSAGE_REDELIVERED) != 0;
@@ -116,6 +121,9 @@ static PyMemberDef message_members[] = {
     {"hlc", T_ULONGLONG, offsetof(struct message_object, hlc), READONLY, "the publisher's stamp"},
     {"published_tick", T_ULONGLONG, offsetof(struct message_object, published_tick), READONLY, ""},
     {"received_tick", T_ULONGLONG, offsetof(struct message_object, received_tick), READONLY, ""},
+    {"sequence", T_ULONGLONG, offsetof(struct message_object, sequence), READONLY,
+     "its number on its ring, from 1"},
+    {"ring_id", T_ULONGLONG, offsetof(struct message_object, ring_id), READONLY, "its ring"},
     {"topic", T_OBJECT, offsetof(struct message_object, topic), READONLY, "str"},
     {"redelivered", T_BOOL, offsetof(struct message_object, redelivered), READONLY,
      "another member of the group had it and died"},

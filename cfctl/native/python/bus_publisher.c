@@ -118,8 +118,8 @@ static PyObject *publish_within(struct publisher_object *self, const void *paylo
     for (;;) {
         int error = publish(self, payload, length, flags);
         if (cf_likely(error == 0))
-            return PyLong_FromUnsignedLongLong(cf_bus_message_id(self->publisher.writer.publisher,
-                                                                 self->publisher.writer.tail));
+            return PyLong_FromUnsignedLongLong(
+                cf_bus_message_id(self->publisher.writer.publisher, self->publisher.writer.tail));
         if (error != -EAGAIN || timeout_s <= 0)
             return cf_bus_raise_unpublished(self, error, length);
         uint64_t now_ns = cf_os_ns(CLOCK_MONOTONIC);
@@ -314,15 +314,14 @@ static PyObject *publisher_new(PyTypeObject *type, PyObject *args, PyObject *key
     PyObject *participant, *topic;
     int overwrite, scheduled;
     unsigned long long arena_bytes, spin_ns;
-    if (!state || !PyArg_ParseTupleAndKeywords(
-                      args, keywords, "O!UIIKpIpK", names, state->participant_type, &participant,
-                      &topic, &config.capacity, &config.slot_bytes, &arena_bytes, &overwrite,
-                      &config.priority, &scheduled, &spin_ns))
+    if (!state || !PyArg_ParseTupleAndKeywords(args, keywords, "O!UIIKpIpK", names,
+                                               state->participant_type, &participant, &topic,
+                                               &config.capacity, &config.slot_bytes, &arena_bytes,
+                                               &overwrite, &config.priority, &scheduled, &spin_ns))
         return NULL;
     Py_ssize_t bytes;
     config.topic = PyUnicode_AsUTF8AndSize(topic, &bytes);
-    struct publisher_object *self =
-        config.topic ? (void *)PyType_GenericAlloc(type, 0) : NULL;
+    struct publisher_object *self = config.topic ? (void *)PyType_GenericAlloc(type, 0) : NULL;
     if (!self)
         return NULL;
     self->state = state;
@@ -361,7 +360,8 @@ static PyMethodDef publisher_methods[] = {
     {"publish_extended", publisher_publish_extended, METH_O,
      "publish_extended($self, data, /)\n--\n\nFor the dispatcher: publish with an extension."},
     {"publish_many", cf_bus_publisher_publish_many, METH_O,
-     "publish_many($self, payloads, /)\n--\n\nPublish a list or tuple of payloads until the ring is "
+     "publish_many($self, payloads, /)\n--\n\nPublish a list or tuple of payloads until the ring "
+     "is "
      "full; return how many.\n\nAll are checked first: InputError means that none was published."},
     {"loan", cf_bus_publisher_loan, METH_O,
      "loan($self, size, /)\n--\n\nReturn a context manager that gives `size` bytes of the ring to "

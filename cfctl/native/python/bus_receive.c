@@ -62,10 +62,18 @@ void cf_bus_account(struct subscription_object *self, const struct cf_ring_messa
 }
 
 /* Gives a message with an extension to `hold`, and its reference to the payload up. What hold
- * returns: Py_None when it is held. */
+ * returns: Py_None when it is held. Without a hold: the message as it lies on the ring. */
 static PyObject *hold(struct subscription_object *self, const struct cf_ring_message *message,
-                      uint64_t tick, PyObject *payload, PyObject *topic) {
-    PyObject *extended = cf_bus_message(self->state, message, tick, payload, topic);
+                      const struct cf_ring_reader *reader, uint64_t tick, PyObject *payload) {
+    PyObject *topic = cf_bus_topic_of(self, reader);
+    if (!topic) {
+        Py_DECREF(payload);
+        return NULL;
+    }
+    PyObject *extended =
+        cf_bus_message(self->state, message, reader->ring_id, tick, payload, topic);
+    if (self->hold == Py_None)
+        return extended;
     PyObject *kept = extended ? PyObject_CallFunctionObjArgs(self->hold, extended, NULL) : NULL;
     Py_XDECREF(extended);
     return kept;
@@ -85,14 +93,14 @@ static PyObject *take(struct subscription_object *self, int whole) {
         int is_extended = message.flags & CF_MESSAGE_EXTENDED;
         if (cf_likely(!is_extended && !whole))
             return payload;
-        PyObject *topic = cf_bus_topic_of(self, reader);
-        if (!topic) {
+        if (!is_extended) {
+            PyObject *topic = cf_bus_topic_of(self, reader);
+            if (topic)
+                return cf_bus_message(self->state, &message, reader->ring_id, tick, payload, topic);
             Py_DECREF(payload);
             return NULL;
         }
-        if (!is_extended)
-            return cf_bus_message(self->state, &message, tick, payload, topic);
-        PyObject *kept = hold(self, &message, tick, payload, topic);
+        PyObject *kept = hold(self, &message, reader, tick, payload);
         if (kept != Py_None)
             return kept;
         Py_DECREF(kept);
@@ -230,8 +238,8 @@ PyObject *cf_bus_recv_message(PyObject *object, PyObject *const *args, Py_ssize_
 /* Takes up to `most` messages, at most BATCH; one that has an extension is the last. How many
  * payloads it stored: of held messages there are none. -1 when nothing is there, or with an
  * exception. */
-static Py_ssize_t take_batch(struct subscription_object *self, PyObject **payloads,
-                             Py_ssize_t most, int more) {
+static Py_ssize_t take_batch(struct subscription_object *self, PyObject **payloads, Py_ssize_t most,
+                             int more) {
     struct cf_ring_message messages[BATCH];
     struct cf_ring_reader *reader = NULL;
     PyObject *payload = NULL;
@@ -252,9 +260,7 @@ static Py_ssize_t take_batch(struct subscription_object *self, PyObject **payloa
     cf_bus_account(self, messages, (size_t)taken, tick);
     if (cf_likely(!is_extended))
         return taken;
-    PyObject *topic = cf_bus_topic_of(self, reader);
-    PyObject *kept = topic ? payload_of(hold(self, &messages[taken - 1], tick, payload, topic), 0)
-                           : NULL;
+    PyObject *kept = payload_of(hold(self, &messages[taken - 1], reader, tick, payload), 0);
     if (kept && kept != Py_None) {
         payloads[taken - 1] = kept;
         return taken;

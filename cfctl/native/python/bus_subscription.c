@@ -20,8 +20,7 @@ PyObject *cf_bus_topic_of(struct subscription_object *self, const struct cf_ring
     for (uint32_t at = (uint32_t)PyList_Size(self->topics); at <= reader->topic_index; at++) {
         const struct cf_topic_page *page =
             cf_subscription_topic(&self->subscription, at)->topic.page;
-        PyObject *name =
-            PyUnicode_DecodeUTF8(page->name, (Py_ssize_t)page->name_bytes, "replace");
+        PyObject *name = PyUnicode_DecodeUTF8(page->name, (Py_ssize_t)page->name_bytes, "replace");
         int error = name ? PyList_Append(self->topics, name) : -1;
         Py_XDECREF(name);
         if (error < 0)
@@ -60,7 +59,8 @@ static int register_counters(struct subscription_object *self, PyObject *topics,
                              const char *pattern, unsigned long long id) {
     char labels[64];
     int length = snprintf(labels, sizeof labels, "subscription%c%016llx%c", 0, id, 0);
-    const char *name = pattern ? pattern : PyUnicode_AsUTF8AndSize(PyTuple_GetItem(topics, 0), NULL);
+    const char *name =
+        pattern ? pattern : PyUnicode_AsUTF8AndSize(PyTuple_GetItem(topics, 0), NULL);
     int64_t instrument = cf_process_instrument(&cf_kind_bus_subscriber, name,
                                                (uint32_t)strlen(name), labels, (uint32_t)length);
     if (instrument < 0) {
@@ -72,8 +72,8 @@ static int register_counters(struct subscription_object *self, PyObject *topics,
 }
 
 static PyObject *subscription_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"participant", "topics",  "pattern", "id",    "wait", "spin_ns",
-                            "ordered",     "flags",   "history", "group", "hold", NULL};
+    static char *names[] = {"participant", "topics", "pattern", "id",    "wait", "spin_ns",
+                            "ordered",     "flags",  "history", "group", "hold", NULL};
     struct cf_module_state *state = cf_find_state(type);
     struct cf_subscription_request request = {0};
     PyObject *participant, *topics, *hold;
@@ -81,12 +81,11 @@ static PyObject *subscription_new(PyTypeObject *type, PyObject *args, PyObject *
     Py_ssize_t pattern_bytes, group_bytes;
     unsigned long long id, spin_ns, history;
     int wait;
-    if (!state ||
-        !PyArg_ParseTupleAndKeywords(args, keywords, "O!O!z#KiKpIKz#O", names,
-                                     state->participant_type, &participant, &PyTuple_Type, &topics,
-                                     &pattern, &pattern_bytes, &id, &wait, &spin_ns,
-                                     &request.ordered, &request.flags, &history, &request.group,
-                                     &group_bytes, &hold))
+    if (!state || !PyArg_ParseTupleAndKeywords(args, keywords, "O!O!z#KiKpIKz#O", names,
+                                               state->participant_type, &participant, &PyTuple_Type,
+                                               &topics, &pattern, &pattern_bytes, &id, &wait,
+                                               &spin_ns, &request.ordered, &request.flags, &history,
+                                               &request.group, &group_bytes, &hold))
         return NULL;
     if (wait < CF_WAIT_SPIN || wait > CF_WAIT_PARK || (!pattern && PyTuple_Size(topics) == 0)) {
         PyErr_SetString(PyExc_ValueError, "wait is 0 to 2, and there is a topic or a pattern");
@@ -294,7 +293,8 @@ static PyMethodDef subscription_methods[] = {
     {"_fileno", subscription_fileno, METH_NOARGS, "Return the descriptor."},
     {"done", subscription_done, METH_NOARGS,
      "done($self)\n--\n\nSay that what this member of a group received last is finished."},
-    {"_publishers", subscription_publishers, METH_NOARGS, "Return how many rings are published on."},
+    {"_publishers", subscription_publishers, METH_NOARGS,
+     "Return how many rings are published on."},
     {"_numbers", subscription_numbers, METH_NOARGS, "Return the publishers' numbers."},
     {"_watermarks", subscription_watermarks, METH_NOARGS, "Return the last number per publisher."},
     {"counts", subscription_counts, METH_NOARGS,
@@ -315,8 +315,8 @@ static PyType_Slot subscription_slots[] = {
 static PyType_Spec subscription_spec = {
     .name = "cfctl._native.RingSubscription",
     .basicsize = sizeof(struct subscription_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = subscription_slots,
 };
 

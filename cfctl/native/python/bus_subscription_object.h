@@ -13,10 +13,11 @@ struct subscription_object {
     struct cf_notifier *notifier; /* NULL = no descriptor was asked for */
     PyObject *participant;        /* kept as long as this */
     PyObject *topics;             /* list of str, in the subscription's order */
-    PyObject *hold;         /* called with each message that has an extension; returns it or None */
-    PyObject *released;     /* list of messages that were held */
+    PyObject
+        *hold; /* called with each message that has an extension; returns it or None. Or None */
+    PyObject *released;   /* list of messages that were held */
     uint64_t looked_tick; /* cf_bus_merge_stamp's */
-    uint64_t high_water;    /* of the rings that messages were taken of */
+    uint64_t high_water;  /* of the rings that messages were taken of */
     uint32_t instrument;
     uint8_t is_open;
     uint8_t closing;

@@ -20,10 +20,11 @@ int cf_add_bus_subscription(PyObject *module);
 int cf_add_bus_view(PyObject *module);
 int cf_add_bus_record(PyObject *module);
 
-/* Returns a new Message of a payload, whose reference is taken, and of a topic's name, whose is
- * not; NULL with an exception. */
+/* Returns a new Message of a ring: of a payload, whose reference is taken, and of a topic's name,
+ * whose is not; NULL with an exception. */
 PyObject *cf_bus_message(struct cf_module_state *state, const struct cf_ring_message *message,
-                         uint64_t received_tick, PyObject *payload, PyObject *topic);
+                         uint64_t ring_id, uint64_t received_tick, PyObject *payload,
+                         PyObject *topic);
 
 /* Returns the payload of a Message, a borrowed reference. */
 PyObject *cf_bus_message_payload(PyObject *message);

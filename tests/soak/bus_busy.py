@@ -1,0 +1,1 @@
+def busy(*a): return {}
