@@ -293,7 +293,7 @@ for _ in range(5):
 
 
 def test_late_reply_is_not_another(bus: Bus, config: BusConfig) -> None:
-    with pytest.raises(BusTimeout):
+    with pytest.raises(BusTimeout, match="Nobody serves 't'"):
         bus.request("t", b"nobody", timeout_s=0.01)
     gone_by = threading.Event()
 
