@@ -1,10 +1,11 @@
-"""The table of limits in docs/bus.md is what the bus does."""
+"""The table of limits in docs/bus.md is what the bus does; what is no setting or packet is refused with the way."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,3 +69,28 @@ def test_the_limits_of_the_document_are_the_programs(bus: Bus, what: str) -> Non
 
 def test_the_document_names_each_limit() -> None:
     assert stated_limits().keys() == LIMITS.keys()
+
+
+def test_a_topic_in_place_of_a_packet_is_refused_with_the_way_to_publish(bus: Bus) -> None:
+    topic: Any = "t"
+    calls: list[Callable[[], int]] = [
+        lambda: bus.publish(topic),
+        lambda: bus.try_publish(topic),
+        lambda: bus.publish_with_deadline(topic, 1),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=r"bus\.publisher\(topic\)\.publish"):
+            call()
+
+
+@pytest.mark.parametrize("setting", ["wait", "expiry", "dependency_timeout"])
+def test_a_setting_that_does_not_exist_is_refused_with_those_that_do(setting: str) -> None:
+    choices: dict[str, Any] = {setting: "sleep"}
+    with pytest.raises(InputError, match=rf"BusConfig\.{setting} cannot be used.*one of '"):
+        BusConfig(**choices)
+
+
+def test_a_bus_takes_only_a_config() -> None:
+    topic: Any = "t"
+    with pytest.raises(InputError, match="Pass a BusConfig"):
+        Bus(topic)
