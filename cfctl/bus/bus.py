@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cfctl import _native
 from cfctl.bus import names
-from cfctl.bus.config import BusConfig
+from cfctl.bus.config import BusConfig, checked_config
 from cfctl.bus.dispatcher import CLOSE_TIMEOUT_S, Dispatcher, TemporalMetrics
 from cfctl.bus.endpoints import BusStats, stats_of
 from cfctl.bus.failures import endpoint_error, publisher_error, subscription_error
-from cfctl.bus.packet import MAX_PRIORITY, Packet, checked, checked_deadline, ticket_id
+from cfctl.bus.packet import MAX_PRIORITY, Packet, checked, checked_deadline, require_packet, ticket_id
 from cfctl.bus.presence import Presence, topic_names
 from cfctl.bus.requests import Requester, Server
 from cfctl.bus.subscription import Subscription
@@ -67,7 +67,7 @@ class Bus:
 
     def __init__(self, config: BusConfig | None = None, *, own: bool = False) -> None:
         open_segment()
-        self.config = config or BusConfig()
+        self.config = checked_config(config)
         self._participant = self._take_part()
         self._flags = _OWN if own else 0
         self._clock = global_hlc()
@@ -113,6 +113,7 @@ class Bus:
         Raises ResourceExhausted, and nothing was accepted, when the ring is full. A packet that has to wait
         for its slot or dependencies is queued.
         """
+        require_packet(packet)
         if not packet.is_plain:
             return self._schedule(packet, None)
         return self.publisher(packet.topic, priority=packet.priority).try_publish(packet.data)
@@ -122,6 +123,7 @@ class Bus:
 
         Raises ResourceExhausted when it had none in time.
         """
+        require_packet(packet)
         if not packet.is_plain:
             return self._schedule(packet, None)
         return self.publisher(packet.topic, priority=packet.priority).publish(packet.data, timeout_s)
@@ -136,6 +138,7 @@ class Bus:
         It is published in the next slot of its publisher; what is too late by then is dropped, or published
         and received as `late`, by BusConfig.expiry. Raises TemporalViolation when the moment has passed.
         """
+        require_packet(packet)
         return self._schedule(packet, deadline_unix_ns)
 
     def process_temporal_queue(self) -> int:

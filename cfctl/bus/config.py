@@ -76,9 +76,13 @@ class BusConfig:
         _require(
             timeout_ms is None or 0.0 <= timeout_ms <= 1e7, "dependency_timeout_ms", "None or 0 to 10000 s"
         )
-        object.__setattr__(self, "wait", Wait(self.wait))
-        object.__setattr__(self, "expiry", Expiry(self.expiry))
-        object.__setattr__(self, "dependency_timeout", DependencyTimeout(self.dependency_timeout))
+        object.__setattr__(self, "wait", _member(Wait, "wait", self.wait))
+        object.__setattr__(self, "expiry", _member(Expiry, "expiry", self.expiry))
+        object.__setattr__(
+            self,
+            "dependency_timeout",
+            _member(DependencyTimeout, "dependency_timeout", self.dependency_timeout),
+        )
 
     @property
     def capacity(self) -> int:
@@ -106,6 +110,25 @@ class BusConfig:
         return round(self.spin_us * 1000)
 
 
+def checked_config(config: object) -> BusConfig:
+    """Return the config of a bus, the default for None; raises InputError for what is no BusConfig."""
+    if config is None:
+        return BusConfig()
+    if not isinstance(config, BusConfig):
+        raise InputError(
+            "No bus can be made.",
+            f"The config is of type {type(config).__name__}.",
+            "Pass a BusConfig, or nothing.",
+        )
+    return config
+
+
 def _require(holds: bool, name: str, allowed: str) -> None:
     if not holds:
-        raise InputError(f"BusConfig.{name} can not be used.", f"It is out of its range: {allowed}.")
+        raise InputError(f"BusConfig.{name} cannot be used.", f"It is out of its range: {allowed}.")
+
+
+def _member(of: type[enum.StrEnum], name: str, value: str) -> enum.StrEnum:
+    allowed = ", ".join(repr(str(each)) for each in of)
+    _require(value in list(of), name, f"one of {allowed}")
+    return of(value)

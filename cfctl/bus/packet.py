@@ -64,6 +64,16 @@ class Packet:
         return not self.dependencies and self.offset is None
 
 
+def require_packet(packet: object) -> None:
+    """Raise InputError for what is not a Packet."""
+    if not isinstance(packet, Packet):
+        raise InputError(
+            "Nothing was published.",
+            f"{packet!r:.60} is of type {type(packet).__name__}, not a Packet.",
+            "Call bus.publisher(topic).publish(data), or pass a Packet(topic, data).",
+        )
+
+
 def checked(packet: Packet, max_payload_bytes: int) -> Packet:
     """Return a copy of a packet that can be sent, its payload as bytes: later changes do not reach it.
 

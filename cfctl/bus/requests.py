@@ -69,7 +69,14 @@ class Requester:
         """
         end_s = None if timeout_s is None else time.monotonic() + timeout_s
         with self._lock:
-            self._publisher.wait_for_subscribers(1, _left(end_s))
+            try:
+                self._publisher.wait_for_subscribers(1, _left(end_s))
+            except BusTimeout as error:
+                raise BusTimeout(
+                    f"Nobody serves {self.topic[:64]!r}.",
+                    "The request was not sent.",
+                    "Start servers, bus.serve(topic), and look at the topic's name.",
+                ) from error
             self._number += 1
             head = _HEAD.pack(self._number, len(self._inbox.encode()))
             message = b"".join((head, self._inbox.encode(), _bytes(data)))

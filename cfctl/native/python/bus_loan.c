@@ -14,6 +14,7 @@ struct loan_object {
     PyObject *view; /* the memoryview that was given out */
     size_t size;
     unsigned long long id; /* 0 = not published */
+    Py_ssize_t exports;    /* the memoryview and all that was made of it count as one */
     int state;
 };
 
@@ -73,14 +74,16 @@ static PyObject *loan_enter(PyObject *object, PyObject *unused) {
 /* Takes the memory back from the program. 0, or -1 with an exception when it is still used. */
 static int recall(struct loan_object *self) {
     PyObject *result = PyObject_CallMethod(self->view, "release", NULL);
-    if (!result) {
+    Py_XDECREF(result);
+    /* A slice of the memoryview does not keep that from being released, but would write into what
+     * is published, or unmapped. */
+    if (!result || self->exports > 0) {
         PyErr_Clear();
         cf_raise_error("StateError", "The loan was not published.",
                        "A memoryview or array of it is still in use.",
                        "Release it before the `with publisher.loan(...)` block ends.");
         return -1;
     }
-    Py_DECREF(result);
     Py_CLEAR(self->view);
     return 0;
 }
@@ -112,7 +115,14 @@ static int loan_get_buffer(PyObject *object, Py_buffer *view, int flags) {
         PyErr_SetString(PyExc_BufferError, "the loan has ended");
         return -1;
     }
-    return PyBuffer_FillInfo(view, object, self->memory, (Py_ssize_t)self->size, 0, flags);
+    int error = PyBuffer_FillInfo(view, object, self->memory, (Py_ssize_t)self->size, 0, flags);
+    self->exports += error == 0;
+    return error;
+}
+
+static void loan_release_buffer(PyObject *object, Py_buffer *view) {
+    (void)view;
+    ((struct loan_object *)object)->exports--;
 }
 
 static PyObject *loan_get_id(PyObject *object, void *closure) {
@@ -167,6 +177,7 @@ static PyType_Slot loan_slots[] = {
     {Py_tp_methods, loan_methods},
     {Py_tp_getset, loan_properties},
     {Py_bf_getbuffer, (void *)loan_get_buffer},
+    {Py_bf_releasebuffer, (void *)loan_release_buffer},
     {0, NULL},
 };
 

@@ -12,6 +12,7 @@ struct view_object {
     PyObject *copy; /* bytes, where the message cannot be held in its place; else NULL */
     PyObject *view; /* the memoryview that was given out */
     double timeout_s;
+    Py_ssize_t exports; /* the memoryview and all that was made of it count as one */
     int state;
 };
 
@@ -121,13 +122,15 @@ static PyObject *view_exit(PyObject *object, PyObject *args) {
     if (self->state != VIEW_OPEN)
         Py_RETURN_FALSE;
     PyObject *result = PyObject_CallMethod(self->view, "release", NULL);
-    if (!result) {
+    Py_XDECREF(result);
+    /* A slice of the memoryview does not keep that from being released, but reads the ring all the
+     * same, which may be overwritten or unmapped. */
+    if (!result || self->exports > 0) {
         PyErr_Clear();
         return cf_raise_error("StateError", "The message was not given back.",
                               "A memoryview or array of it is still in use.",
                               "Release it, or copy it, before the `with` block of recv_view ends.");
     }
-    Py_DECREF(result);
     Py_CLEAR(self->view);
     end(self);
     Py_RETURN_FALSE;
@@ -140,7 +143,15 @@ static int view_get_buffer(PyObject *object, Py_buffer *buffer, int flags) {
         return -1;
     }
     void *payload = (void *)(uintptr_t)self->message.payload;
-    return PyBuffer_FillInfo(buffer, object, payload, (Py_ssize_t)self->message.length, 1, flags);
+    int error =
+        PyBuffer_FillInfo(buffer, object, payload, (Py_ssize_t)self->message.length, 1, flags);
+    self->exports += error == 0;
+    return error;
+}
+
+static void view_release_buffer(PyObject *object, Py_buffer *buffer) {
+    (void)buffer;
+    ((struct view_object *)object)->exports--;
 }
 
 static PyObject *view_get_id(PyObject *object, void *closure) {
@@ -196,6 +207,7 @@ static PyType_Slot view_slots[] = {
     {Py_tp_methods, view_methods},
     {Py_tp_getset, view_properties},
     {Py_bf_getbuffer, (void *)view_get_buffer},
+    {Py_bf_releasebuffer, (void *)view_release_buffer},
     {0, NULL},
 };
 
