@@ -506,6 +506,7 @@ class Publisher:
         priority: int,
         scheduled: bool,
         spin_ns: int,
+        own: bool,
     ) -> Publisher: ...
     def try_publish(self, data: Buffer, /) -> int:
         """Publish at once and return the message's id; ResourceExhausted when the ring is full."""
@@ -618,7 +619,7 @@ class DispatcherRecord:
 
     def __new__(cls, name: str) -> DispatcherRecord: ...
     def add(self, values: tuple[float, ...], /) -> None:
-        """Add to the fields, in the order of DISPATCHER_FIELDS; the last two are raised to their value."""
+        """Add to the fields, in the order of DISPATCHER_FIELDS; the last three are raised to their value."""
 
     def late(self, lateness_ns: int, /) -> None:
         """Count a message that was delivered so many ns after its deadline (kind "bus_lateness")."""

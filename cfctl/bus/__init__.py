@@ -20,10 +20,11 @@ is then no faster than a pipe.
 
 from __future__ import annotations
 
-from cfctl.bus.bus import Bus, BusHealth, Publisher
+from cfctl.bus.bus import Bus, Publisher
 from cfctl.bus.config import BusConfig, Wait
 from cfctl.bus.dispatcher import TemporalMetrics
 from cfctl.bus.endpoints import BusStats, PublisherStats, SubscriptionStats
+from cfctl.bus.health import Health
 from cfctl.bus.packet import Packet
 from cfctl.bus.presence import Arrival, Departure, Peer, Presence, Role
 from cfctl.bus.requests import Request, Requester, Server
@@ -36,12 +37,12 @@ __all__ = [
     "Arrival",
     "Bus",
     "BusConfig",
-    "BusHealth",
     "BusStats",
     "BusTimeout",
     "Departure",
     "DependencyTimeout",
     "Expiry",
+    "Health",
     "LimitError",
     "Message",
     "Packet",

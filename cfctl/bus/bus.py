@@ -7,10 +7,8 @@ import functools
 import itertools
 import os
 import threading
-import time
 import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,19 +16,21 @@ from cfctl import _native
 from cfctl.bus import names
 from cfctl.bus.config import BusConfig, checked_config
 from cfctl.bus.dispatcher import CLOSE_TIMEOUT_S, Dispatcher, TemporalMetrics
-from cfctl.bus.endpoints import BusStats, stats_of
+from cfctl.bus.endpoints import BusStats, Overruns, health_of, stats_of
 from cfctl.bus.failures import endpoint_error, publisher_error, subscription_error
 from cfctl.bus.packet import MAX_PRIORITY, Packet, checked, checked_deadline, require_packet, ticket_id
 from cfctl.bus.presence import Presence, topic_names
+from cfctl.bus.reaper import sweep
 from cfctl.bus.requests import Requester, Server
 from cfctl.bus.subscription import Subscription
-from cfctl.errors import BusTimeout, InputError, StateError, SubscriptionNotFound
+from cfctl.errors import InputError, StateError, SubscriptionNotFound
 from cfctl.segment.process import open_segment
 from cfctl.temporal.hlc import global_hlc
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from cfctl.bus.health import Health
     from cfctl.bus.subscription import Message
 
 Publisher = _native.Publisher
@@ -38,23 +38,6 @@ _LOSSY, _REDELIVER, _OWN = 1, 4, 16  # enum cf_seat_flag
 # Closed when the interpreter ends, so that their rings are not taken for those of a killed program.
 _open_buses: weakref.WeakSet[Bus] = weakref.WeakSet()
 _Lane = tuple[str, int, bool]
-# How often it is looked whether publishers have come.
-_LOOK_S = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class BusHealth:
-    """Whether the bus is healthy, and which of the four conditions does not hold.
-
-    The clock is calibrated (a line is published, or the OS clock is the counter); each ring is there; each
-    ring with a reader has a live one; nothing was dropped or rejected since the last call.
-    """
-
-    healthy: bool
-    calibrated: bool
-    rings_attached: bool
-    consumers_alive: bool
-    overruns: int
 
 
 class Bus:
@@ -69,7 +52,8 @@ class Bus:
         open_segment()
         self.config = checked_config(config)
         self._participant = self._take_part()
-        self._flags = _OWN if own else 0
+        sweep(self.config.directory)
+        self._own = own
         self._clock = global_hlc()
         self._optimized = True
         self._lock = threading.Lock()
@@ -80,7 +64,7 @@ class Bus:
         self._ids = itertools.count(1)
         self._tickets = itertools.count(1)
         self._requesters: dict[str, Requester] = {}
-        self._overruns = 0
+        self._overruns = Overruns()
         self._dispatcher = Dispatcher(
             self.config, self._clock, f"bus {self._base >> 32:08x}", self._watermarks, self._joined
         )
@@ -175,7 +159,7 @@ class Bus:
         flags = _LOSSY * lossy | _REDELIVER * redeliver
         subscription = self._open(plan, flags, held=held)
         if wait_for > 0:
-            self._await_publishers(subscription, wait_for, timeout_s)
+            subscription.await_publishers(wait_for, timeout_s)
         return subscription
 
     def unsubscribe(self, subscription: Subscription | int) -> None:
@@ -238,17 +222,9 @@ class Bus:
         """Return what the dispatcher did: coherence, utilization, deadlines, dependencies, causality."""
         return self._dispatcher.metrics()
 
-    def health(self) -> BusHealth:
-        """Return whether the bus is healthy, and what is not."""
-        stats = self.stats()
-        calibrated = _native.tick_source()[0] == "os" or _native.clock_published() is not None
-        total = sum(p.rejected for p in stats.publishers) + sum(s.dropped for s in stats.subscriptions)
-        overruns, self._overruns = total - self._overruns, total
-        attached = not self._closed and all(s.unjoined == 0 for s in stats.subscriptions)
-        # A dead reader is found when the ring is full; until then it is one.
-        alive = all(p.readers > 0 or p.orphaned == 0 for p in stats.publishers)
-        healthy = calibrated and attached and alive and overruns == 0 and self._dispatcher.alive
-        return BusHealth(healthy, calibrated, attached, alive, overruns)
+    def health(self) -> Health:
+        """Return whether the bus is healthy, true or false, and why not; overruns are those since the last call."""
+        return health_of(self.stats(), self._overruns, self._dispatcher)
 
     def flush(self, timeout_s: float = CLOSE_TIMEOUT_S) -> int:
         """Wait until all packets that were accepted for later have left; return how many have not in time."""
@@ -298,7 +274,7 @@ class Bus:
         try:
             ring = Publisher(
                 self._participant, topic, config.capacity, config.slot_bytes, config.arena_pages_bytes,
-                config.overwrite, priority, scheduled, config.spin_ns,
+                config.overwrite, priority, scheduled, config.spin_ns, self._own,
             )  # fmt: skip
         except OSError as error:
             raise publisher_error(error, topic, config) from error
@@ -326,33 +302,24 @@ class Bus:
         try:
             subscription = Subscription(
                 self._participant, plan.topics, plan.pattern, subscription_id, config.wait.number, config.spin_ns,
-                config.ordered, flags | self._flags, plan.history, plan.group, None if is_raw else release,
+                config.ordered, flags | _OWN * self._own, plan.history, plan.group, None if is_raw else release,
             )  # fmt: skip
         except OSError as error:
             name, is_pattern = plan.pattern or str(error.filename), plan.pattern is not None
             raise subscription_error(error, name, config, is_pattern=is_pattern) from error
         subscription.id = subscription_id
         subscription.topics = plan.topics or (plan.pattern or "",)
-        subscription._ended = self._forget
         self._subscriptions[subscription_id] = subscription
         self._dispatcher.count_subscriptions(made=1)
-        weakref.finalize(subscription, self._dispatcher.count_subscriptions, ended=1)
+        # Called by whichever comes first: its end, or nothing referring to it any more.
+        count_end = weakref.finalize(subscription, self._dispatcher.count_subscriptions, ended=1)
+        subscription._ended = functools.partial(self._forget, subscription_id, count_end)
         return subscription
 
-    def _forget(self, subscription: Subscription) -> None:
-        self._subscriptions.pop(subscription.id, None)
-
-    def _await_publishers(self, subscription: Subscription, wanted: int, timeout_s: float | None) -> None:
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        while (found := subscription._publishers()) < wanted:
-            if end is not None and time.monotonic() >= end:
-                subscription.unsubscribe()
-                raise BusTimeout(
-                    f"{found} of {wanted} publishers came in time.",
-                    f"They publish on another topic than {subscription.topic[:64]!r}, or do not run.",
-                    "Look at `cfctl bus topics`.",
-                )
-            time.sleep(_LOOK_S)
+    def _forget(self, subscription_id: int, count_end: Callable[[], object], dropped: int) -> None:
+        self._subscriptions.pop(subscription_id, None)
+        self._overruns.ended(subscription_id, dropped)
+        count_end()
 
     def _schedule(self, packet: Packet, deadline_unix_ns: int | None) -> int:
         self._require_open()

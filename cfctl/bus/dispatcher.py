@@ -73,8 +73,8 @@ class Dispatcher:
         self._last_error: str | None = None
         self._time = DispatcherTime()
         self._since_ns = clock.now_ns()
-        # Without the last two, which are maxima.
-        self._recorded: tuple[float, ...] = (0,) * (len(_native.DISPATCHER_FIELDS) - 2)
+        # Without the last three, which are maxima.
+        self._recorded: tuple[float, ...] = (0,) * (len(_native.DISPATCHER_FIELDS) - 3)
         self._thread: threading.Thread | None = None
         self._threads_started = self._threads_ended = 0
         self._thread_error: str | None = None
@@ -339,7 +339,8 @@ class Dispatcher:
         )  # fmt: skip
         added = tuple(a - b for a, b in zip(now, self._recorded, strict=True))
         high_water = out.high_water + held.high_water
-        self._record.add((*added, self._config.quantum_ns, high_water))
+        thread_id = (self._thread and self._thread.native_id) or 0
+        self._record.add((*added, thread_id, self._config.quantum_ns, high_water))
         self._recorded = now
 
     def _run(self) -> None:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cfctl import _native
+from cfctl.bus.health import Health, HealthCounts, judge
 from cfctl.errors import StateError, SubscriptionNotFound
 
 if TYPE_CHECKING:
+    from cfctl.bus.dispatcher import Dispatcher
     from cfctl.bus.subscription import Subscription
 
 
@@ -69,6 +71,56 @@ class BusStats:
         """Return dropped / copies over the subscriptions, 0..1; None without a copy."""
         copies = sum(each.copies for each in self.subscriptions)
         return sum(each.dropped for each in self.subscriptions) / copies if copies else None
+
+
+class Overruns:
+    """What was rejected and dropped since it was last asked, by endpoint: what ends takes nothing back."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, int] = {}
+        self._ended_dropped = 0
+
+    def ended(self, subscription_id: int, dropped: int) -> None:
+        """Take note of what a subscription had dropped when it ended."""
+        self._ended_dropped += dropped - self._seen.pop(subscription_id, 0)
+
+    def since(self, stats: BusStats) -> tuple[int, int]:
+        """Return how many messages were rejected and how many dropped since the last call."""
+        rejected = sum(self._rise(each.ring_id, each.rejected) for each in stats.publishers)
+        dropped = sum(self._rise(each.id, each.dropped) for each in stats.subscriptions)
+        ended, self._ended_dropped = self._ended_dropped, 0
+        return rejected, dropped + ended
+
+    def _rise(self, key: int, now: int) -> int:
+        before, self._seen[key] = self._seen.get(key, 0), now
+        return now - before
+
+
+def health_of(stats: BusStats, overruns: Overruns, dispatcher: Dispatcher) -> Health:
+    """Return whether a bus is healthy, of its own counts; a program always knows the rate of its own ticks."""
+    rejected, dropped = overruns.since(stats)
+    metrics = dispatcher.metrics()
+    return judge(
+        HealthCounts(
+            clock_error=None,
+            rings=len(stats.publishers),
+            subscriptions=len(stats.subscriptions),
+            unattached=tuple(
+                f"{each.unjoined} rings of '{each.topic}' could not be opened yet"
+                for each in stats.subscriptions
+                if each.unjoined
+            ),
+            gone=tuple(
+                f"the {each.orphaned} last of '{each.topic}'"
+                for each in stats.publishers
+                if each.orphaned and not each.readers
+            ),
+            failed=() if metrics.thread_error is None else (metrics.thread_error,),
+            rejected=rejected,
+            dropped=dropped,
+            window="since the last call",
+        )
+    )
 
 
 def stats_of(

@@ -7,15 +7,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from cfctl import _native
-from cfctl.errors import StateError, SubscriptionNotFound, os_error_reason
+from cfctl.errors import BusTimeout, StateError, SubscriptionNotFound, os_error_reason
 
 if TYPE_CHECKING:
     from cfctl.bus.packet import Extension
 
 _T = TypeVar("_T")
+# How often it is looked whether publishers have come.
+_LOOK_S: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Subscription(_native.RingSubscription):
 
     id: int
     topics: tuple[str, ...]
-    _ended: Callable[[Subscription], None]
+    _ended: Callable[[int], None]
 
     @property
     def topic(self) -> str:
@@ -90,6 +92,19 @@ class Subscription(_native.RingSubscription):
     def recv_message(self, timeout_s: float | None = None) -> Message | None:
         """Return the next message with its stamps; waits, None at the time-out."""
         return _whole(self._recv_message(timeout_s))
+
+    def await_publishers(self, wanted: int, timeout_s: float | None) -> None:
+        """Return once so many publishers are there; ends the subscription and raises BusTimeout after the time."""
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while (found := self._publishers()) < wanted:
+            if end is not None and time.monotonic() >= end:
+                self.unsubscribe()
+                raise BusTimeout(
+                    f"{found} of {wanted} publishers came in time.",
+                    f"They publish on another topic than {self.topic[:64]!r}, or do not run.",
+                    "Look at `cfctl bus topics`.",
+                )
+            time.sleep(_LOOK_S)
 
     def try_recv_raw(self) -> _native.Message | None:
         """Return the next message as it lies on its ring, of a raw subscription; None when there is none."""
@@ -143,8 +158,12 @@ class Subscription(_native.RingSubscription):
 
     def unsubscribe(self) -> None:
         """End the subscription; nothing when it has ended."""
+        try:
+            dropped = self.counts()["dropped"]
+        except (SubscriptionNotFound, StateError):
+            dropped = 0
         if self._close():
-            self._ended(self)
+            self._ended(dropped)
 
     def watermarks(self) -> dict[int, int]:
         """Return, per publisher, how many messages of its ring are taken; {} when the subscription has ended."""

@@ -25,6 +25,7 @@ static const struct cf_field received_fields[] = {
     FIELD(cf_bus_received, out_of_range, "1", CF_MERGE_SUM),
     FIELD(cf_bus_received, first_tick, "ticks", CF_MERGE_MIN),
     FIELD(cf_bus_received, last_tick, "ticks", CF_MERGE_MAX),
+    FIELD(cf_bus_received, history, "1", CF_MERGE_SUM),
     {"histogram", "ticks", CF_FIELD_HISTOGRAM, CF_MERGE_SUM,
      offsetof(struct cf_bus_received, histogram), CF_HISTOGRAM_BUCKETS, CF_HISTOGRAM_SUB_BITS},
 };
@@ -52,6 +53,7 @@ static const struct cf_field dispatched_fields[] = {
     {"held", "1", CF_FIELD_I64, CF_MERGE_SUM, offsetof(struct cf_bus_dispatched, held), 1, 0},
     {"oldest_unix_ns", "ns", CF_FIELD_I64, CF_MERGE_SUM,
      offsetof(struct cf_bus_dispatched, oldest_unix_ns), 1, 0},
+    FIELD(cf_bus_dispatched, thread_id, "1", CF_MERGE_MAX),
     FIELD(cf_bus_dispatched, quantum_ns, "ns", CF_MERGE_MAX),
     FIELD(cf_bus_dispatched, high_water, "1", CF_MERGE_MAX),
     FIELD(cf_bus_dispatched, subscribed, "1", CF_MERGE_SUM),

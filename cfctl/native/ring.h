@@ -68,7 +68,8 @@ struct cf_ring_header {
     uint32_t state;       /* enum cf_ring_state; still open when the writer was killed */
     uint32_t scheduled;   /* 1: the messages' ids are tickets, which their extensions carry */
     uint64_t participant; /* the writer's */
-    char reserved0[328];
+    uint32_t own;         /* 1: of cfctl's own commands */
+    char reserved0[324];
     char topic[CF_TOPIC_BYTES]; /* UTF-8 */
     char reserved1[512];
     uint64_t tail;        /* messages published */
@@ -134,6 +135,7 @@ struct cf_ring_config {
     uint32_t priority;
     uint32_t publisher;
     uint32_t scheduled;
+    uint32_t own;
 };
 
 /* A slot that was given out to be filled in. */

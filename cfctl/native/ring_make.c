@@ -37,6 +37,7 @@ static void fill_header(struct cf_ring_header *header, const struct cf_ring_conf
     header->priority = config->priority;
     header->publisher = config->publisher;
     header->scheduled = config->scheduled;
+    header->own = config->own;
     header->uid = (uint32_t)geteuid();
     header->pid = (uint64_t)getpid();
     header->start_time = cf_place_start_time();

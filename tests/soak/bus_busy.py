@@ -1,1 +1,2 @@
-def busy(*a): return {}
+def busy(*a):
+    return {}

@@ -69,7 +69,9 @@ def _pass(total: int, config: BusConfig, account: Account, report: Callable[[str
             if time.monotonic() > look_s:
                 look_s += REPORT_S
                 rate = done / (time.monotonic() - started)
-                report(f"{done} of {total}, {'overwriting' if config.overwrite else 'refusing'}, {rate:.3g}/s")
+                report(
+                    f"{done} of {total}, {'overwriting' if config.overwrite else 'refusing'}, {rate:.3g}/s"
+                )
         counts = subscription.counts()
     lost = counts["dropped"]
     if follower.received + lost != total or counts["damaged"] or follower.next is None:

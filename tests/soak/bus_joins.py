@@ -83,7 +83,9 @@ def publish(config: BusConfig, shared: memoryview, seed: int) -> None:
 class Joiner:
     """One subscription's life, from its join to the account at its end."""
 
-    def __init__(self, bus: Bus, config: BusConfig, shared: memoryview, rng: random.Random, payloads: list[bytes]) -> None:
+    def __init__(
+        self, bus: Bus, config: BusConfig, shared: memoryview, rng: random.Random, payloads: list[bytes]
+    ) -> None:
         self.kind = rng.choice(("plain", "plain", "lossy", "history", "pattern", "view"))
         self._rng = rng
         self._history = rng.choice((1, 7, CAPACITY // 2, CAPACITY)) if self.kind == "history" else 0

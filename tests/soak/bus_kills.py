@@ -38,7 +38,9 @@ class Account:
 class Killing:
     """A bus that survives, and whom it kills."""
 
-    def __init__(self, config: BusConfig, tables: list[list[bytes]], account: Account, rng: random.Random) -> None:
+    def __init__(
+        self, config: BusConfig, tables: list[list[bytes]], account: Account, rng: random.Random
+    ) -> None:
         self.config = config
         self.tables = tables
         self.account = account
@@ -53,7 +55,9 @@ class Killing:
 
     def wait_and_kill(self, child: int, meanwhile: Callable[[], None]) -> None:
         """Kill a child at a random moment, doing something until then."""
-        end = time.monotonic() + self.rng.random() * self.rng.choice((0.001, BEFORE_KILL_S, 5 * BEFORE_KILL_S))
+        end = time.monotonic() + self.rng.random() * self.rng.choice(
+            (0.001, BEFORE_KILL_S, 5 * BEFORE_KILL_S)
+        )
         while time.monotonic() < end:
             meanwhile()
         os.kill(child, signal.SIGKILL)
@@ -270,7 +274,9 @@ def _take_as_member(killing: Killing, survivor: Subscription, own: list[int], ag
     return True
 
 
-def _finish_group(killing: Killing, survivor: Subscription, own: list[int], again: list[int], number: int) -> None:
+def _finish_group(
+    killing: Killing, survivor: Subscription, own: list[int], again: list[int], number: int
+) -> None:
     """Take what is left, also what the dead had: it comes when they are looked for, every 100 ms."""
     end, began = time.monotonic() + 0.5, time.monotonic()
     while time.monotonic() < end:
@@ -291,4 +297,6 @@ def _check_group(done: memoryview, own: list[int], again: list[int], number: int
         if noted + taken + again[each] == 0:
             raise WrongError(f"message {each} of {number} was lost with its worker")
         if noted + taken > 1:
-            raise WrongError(f"message {each} was given out twice: {noted} to workers, {taken} to the survivor")
+            raise WrongError(
+                f"message {each} was given out twice: {noted} to workers, {taken} to the survivor"
+            )

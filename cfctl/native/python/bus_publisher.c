@@ -308,16 +308,16 @@ static int open_publisher(struct publisher_object *self, const struct cf_ring_co
 
 static PyObject *publisher_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     static char *names[] = {"participant", "topic",    "capacity",  "slot_bytes", "arena_bytes",
-                            "overwrite",   "priority", "scheduled", "spin_ns",    NULL};
+                            "overwrite",   "priority", "scheduled", "spin_ns",    "own", NULL};
     struct cf_module_state *state = cf_type_state(type);
     struct cf_ring_config config = {0};
     PyObject *participant, *topic;
-    int overwrite, scheduled;
+    int overwrite, scheduled, own;
     unsigned long long arena_bytes, spin_ns;
-    if (!state || !PyArg_ParseTupleAndKeywords(args, keywords, "O!UIIKpIpK", names,
+    if (!state || !PyArg_ParseTupleAndKeywords(args, keywords, "O!UIIKpIpKp", names,
                                                state->participant_type, &participant, &topic,
                                                &config.capacity, &config.slot_bytes, &arena_bytes,
-                                               &overwrite, &config.priority, &scheduled, &spin_ns))
+                                               &overwrite, &config.priority, &scheduled, &spin_ns, &own))
         return NULL;
     Py_ssize_t bytes;
     config.topic = PyUnicode_AsUTF8AndSize(topic, &bytes);
@@ -332,6 +332,7 @@ static PyObject *publisher_new(PyTypeObject *type, PyObject *args, PyObject *key
     config.arena_bytes = arena_bytes;
     config.overwrite = (uint32_t)overwrite;
     config.scheduled = (uint32_t)scheduled;
+    config.own = (uint32_t)own;
     int error = open_publisher(self, &config);
     if (error != 0)
         cf_raise_errno(error, config.topic);

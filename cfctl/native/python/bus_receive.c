@@ -26,7 +26,7 @@ static PyObject *take_payload(struct subscription_object *self, struct cf_ring_m
         if (cf_likely(taken)) {
             if (reader->high_water > self->high_water)
                 self->high_water = reader->high_water;
-            self->has_dropped |= reader->dropped != 0;
+            self->has_extra |= (reader->dropped | reader->history) != 0;
             *of = reader;
             return payload;
         }
@@ -54,10 +54,11 @@ void cf_bus_account(struct subscription_object *self, const struct cf_ring_messa
         return;
     if (cf_unlikely(self->high_water > cf_load_relaxed(&shard->high_water)))
         cf_store_relaxed(&shard->high_water, self->high_water);
-    if (cf_unlikely(self->has_dropped)) {
+    if (cf_unlikely(self->has_extra)) {
         struct cf_subscription_counts counts;
         cf_subscription_count(&self->subscription, &counts);
         cf_store_relaxed(&shard->dropped, counts.dropped);
+        cf_store_relaxed(&shard->history, counts.history);
     }
 }
 

@@ -22,7 +22,7 @@ struct subscription_object {
     uint8_t is_open;
     uint8_t closing;
     uint8_t viewed;      /* a message is lent out by recv_view */
-    uint8_t has_dropped; /* one of these rings has lost messages */
+    uint8_t has_extra; /* one of these rings has lost messages, or given some of before */
 };
 
 /* Sets the exception of a subscription that cannot be used; returns 0. */
