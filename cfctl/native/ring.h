@@ -247,7 +247,7 @@ unsigned cf_ring_remove_dead_readers(struct cf_ring_writer *writer);
 
 /* Publishes a message. 0; -EAGAIN when the ring is full: nothing was accepted, and the caller
  * counts it with cf_ring_reject if that is its last word; -EMSGSIZE for a payload beyond
- * cf_ring_max_payload; -ENOSPC and others when the arena can not be reserved; -ECHILD in a forked
+ * cf_ring_max_payload; -ENOSPC and others when the arena cannot be reserved; -ECHILD in a forked
  * child. 10 ns for a small payload. */
 int cf_ring_publish(struct cf_ring_writer *writer, const void *payload, size_t length,
                     uint64_t tick, uint64_t hlc, uint16_t flags);
