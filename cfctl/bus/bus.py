@@ -285,12 +285,12 @@ class Bus:
         """Return a subscription to any topic whose messages are as they lie on the rings: for a recorder."""
         return self._open(names.Plan((topic,)), _LOSSY * lossy, is_raw=True)
 
-    def _private_publisher(self, topic: str) -> Publisher:
+    def private_publisher(self, topic: str) -> Publisher:
+        """Return the publisher of a private topic: for requests and replies."""
         return self._lane(topic, 0, scheduled=False)
 
-    def _private_subscription(
-        self, topic: str, group: str | None, *, redeliver: bool = False
-    ) -> Subscription:
+    def private_subscription(self, topic: str, group: str | None, *, redeliver: bool = False) -> Subscription:
+        """Return a subscription to a private topic: for requests and replies."""
         return self._open(names.Plan((topic,), group=group), _REDELIVER * redeliver)
 
     def _open(self, plan: names.Plan, flags: int, *, held: bool = True, is_raw: bool = False) -> Subscription:

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import enum
-import os
-import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cfctl.bus.files import RING_SUFFIX, TOPIC_SUFFIX, opened, topic_hash
+from cfctl.bus.files import RING_SUFFIX, TOPIC_SUFFIX, topic_hash
 from cfctl.bus.leases import Leases
 from cfctl.bus.names import PRIVATE
+from cfctl.bus.rings import read_ring
 from cfctl.bus.topic_pages import ListedRing, Seat, SeatFlag, SeatKind, TopicPage, list_topics, read_topic
 from cfctl.errors import SegmentError
 
 # How often it is looked for changes while somebody waits for them.
 POLL_S: Final = 0.05
-_MAGIC: Final = b"CFCTLRNG"
-_VERSION: Final = 2
-# Of struct cf_ring_header: overwrite, priority, publisher, uid, pid, start time, pid namespace, tick source, topic
-# bytes, opened (tick, raw ns, realtime ns); and own.
-_WRITER: Final = struct.Struct("<4I3Q2I3Q")
-_WRITER_OFFSET: Final = 56
-_OWN: Final = struct.Struct("<I")
-_OWN_OFFSET: Final = 184
-_HEADER_BYTES: Final = _OWN_OFFSET + _OWN.size
 
 
 class Role(enum.StrEnum):
@@ -150,7 +140,7 @@ class Presence:
                     key = page.topic, Role.PUBLISHER, ring.ring_id
                     if ring.closed or not ring.alive:
                         ended[key] = not ring.closed
-                    elif (publisher := self._publisher(page, ring, key)) is not None:
+                    elif (publisher := self._publisher(page, ring, key, leases)) is not None:
                         living[key] = publisher
                 for seat in page.seats:
                     key = page.topic, Role.SUBSCRIBER, seat.subscription
@@ -177,27 +167,20 @@ class Presence:
         if page is not None and page.topic == self.topic:
             yield page
 
-    def _publisher(self, page: TopicPage, ring: ListedRing, key: _Key) -> Peer | None:
+    def _publisher(self, page: TopicPage, ring: ListedRing, key: _Key, leases: Leases) -> Peer | None:
         """Return a ring's publisher, which its header tells; None when the header cannot be read."""
         known = self._publishers.get(key)
         if known is not None:
             return known
         path = self._directory / f"{page.hash:016x}-{ring.ring_id:016x}{RING_SUFFIX}"
         try:
-            with opened(path, "ring") as (fd, _):
-                header = os.pread(fd, _HEADER_BYTES, 0)
+            found = read_ring(path, leases, {})
         except (FileNotFoundError, SegmentError):
             return None
-        version = int.from_bytes(header[8:12], "little")
-        if len(header) < _HEADER_BYTES or header[:8] != _MAGIC or version != _VERSION:
-            return None
-        overwrite, _, _, _, pid, start_time, namespace, _, _, _, _, opened_ns = _WRITER.unpack_from(
-            header, _WRITER_OFFSET
-        )
-        (own,) = _OWN.unpack_from(header, _OWN_OFFSET)
-        return Peer(
-            topic=page.topic, role=Role.PUBLISHER, id=ring.ring_id, pid=pid, start_time=start_time,
-            pid_namespace=namespace, since_unix_ns=opened_ns, group=None, lossy=overwrite != 0, own=own != 0,
+        return found and Peer(
+            topic=page.topic, role=Role.PUBLISHER, id=ring.ring_id, pid=found.pid, start_time=found.start_time,
+            pid_namespace=found.pid_namespace, since_unix_ns=found.opened_unix_ns, group=None, lossy=found.overwrite,
+            own=found.own,
         )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from cfctl.bus import names
 from cfctl.errors import BusTimeout, InputError, ResourceExhausted, SubscriptionNotFound
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from cfctl import _native
-    from cfctl.bus.bus import Bus
     from cfctl.bus.subscription import Subscription
 
 SERVERS: Final = "servers"
@@ -34,6 +33,16 @@ _HEAD: Final = struct.Struct("<QH")
 _KEPT_INBOXES: Final = 64
 
 
+class Endpoints(Protocol):
+    """The bus, as far as it opens endpoints of private topics."""
+
+    def private_publisher(self, topic: str) -> _native.Publisher:
+        """Return the publisher of a private topic."""
+
+    def private_subscription(self, topic: str, group: str | None, *, redeliver: bool = False) -> Subscription:
+        """Return a subscription to a private topic."""
+
+
 def private_topic(topic: object) -> str:
     """Return the topic that requests on a topic go to."""
     return names.PRIVATE + names.checked(topic, "topic", TOPIC_BYTES)
@@ -42,12 +51,12 @@ def private_topic(topic: object) -> str:
 class Requester:
     """Asks the servers of a topic; one request at a time. `stale`: replies that came after their time-out."""
 
-    def __init__(self, bus: Bus, topic: str, number: int) -> None:
+    def __init__(self, bus: Endpoints, topic: str, number: int) -> None:
         self.topic = topic
         self.stale = 0
-        self._publisher = bus._private_publisher(private_topic(topic))
+        self._publisher = bus.private_publisher(private_topic(topic))
         self._inbox = f"{private_topic(topic)}@{number:016x}"
-        self._replies = bus._private_subscription(self._inbox, None)
+        self._replies = bus.private_subscription(self._inbox, None)
         self._number = 0
         self._lock = threading.Lock()
 
@@ -127,11 +136,11 @@ class Server:
     `undeliverable`: replies whose requester had gone. `damaged`: messages that were no requests.
     """
 
-    def __init__(self, bus: Bus, topic: str, *, redeliver: bool) -> None:
+    def __init__(self, bus: Endpoints, topic: str, *, redeliver: bool) -> None:
         self.topic = topic
         self.undeliverable = self.damaged = 0
         self._bus = bus
-        self._requests: Subscription = bus._private_subscription(
+        self._requests: Subscription = bus.private_subscription(
             private_topic(topic), SERVERS, redeliver=redeliver
         )
         self._inboxes: OrderedDict[str, _native.Publisher] = OrderedDict()
@@ -196,7 +205,7 @@ class Server:
         return False
 
     def _way_back(self, inbox: str) -> _native.Publisher:
-        found = self._inboxes.pop(inbox, None) or self._bus._private_publisher(inbox)
+        found = self._inboxes.pop(inbox, None) or self._bus.private_publisher(inbox)
         self._inboxes[inbox] = found
         if len(self._inboxes) > _KEPT_INBOXES:
             self._inboxes.popitem(last=False)[1].close()

@@ -103,6 +103,7 @@ class Ring:
     size_bytes: int
     written_unix_ns: int
     pid: int
+    start_time: int
     pid_namespace: int
     boot_id: str
     tick_source: int
@@ -178,7 +179,7 @@ def _parse(
         raise unusable(path, _WHAT, "It is torn, or no ring.")
     (
         _, version, header_bytes, ring_id, stored_hash, capacity, slot_bytes, arena_bytes, file_bytes, overwrite,
-        priority, publisher, _, pid, _, namespace, tick_source, topic_bytes, _, _, opened_unix_ns, boot_id, state,
+        priority, publisher, _, pid, start_time, namespace, tick_source, topic_bytes, _, _, opened_unix_ns, boot_id, state,
         scheduled, participant, own,
     ) = _HEADER.unpack_from(page)  # fmt: skip
     if version != _VERSION:
@@ -206,7 +207,8 @@ def _parse(
         path=path, ring_id=ring_id, topic=name.decode("utf-8", "replace"), topic_hash=stored_hash,
         publisher=publisher, priority=priority, scheduled=scheduled != 0, overwrite=overwrite != 0, own=own != 0,
         capacity=capacity, slot_bytes=slot_bytes, arena_bytes=arena_bytes, size_bytes=status.st_blocks * 512,
-        written_unix_ns=max(opened_unix_ns, shape.last_stamp_ns()), pid=pid, pid_namespace=namespace,
+        written_unix_ns=max(opened_unix_ns, shape.last_stamp_ns()), pid=pid,
+        start_time=start_time, pid_namespace=namespace,
         boot_id=boot_id.rstrip(b"\0").decode("ascii", "replace"), tick_source=tick_source,
         opened_unix_ns=opened_unix_ns, live=leases.lives(participant), closed=state == _CLOSED, published=tail,
         rejected=rejected, orphaned=orphaned, readers=tuple(_readers(shape, leases, pages.get(stored_hash))),
