@@ -35,6 +35,12 @@ def public(topic: object) -> str:
             f"Names that begin with {PRIVATE!r} are of requests and replies.",
             "Use bus.request and bus.serve, or another name.",
         )
+    if "*" in name or "?" in name:
+        raise InputError(
+            f"The topic {name[:64]!r} cannot be used.",
+            "* and ? stand for other characters in a pattern.",
+            "Subscribe with bus.subscribe(pattern=...), or use another name.",
+        )
     return name
 
 

@@ -177,7 +177,9 @@ class Presence:
             found = read_ring(path, leases, {})
         except (FileNotFoundError, SegmentError):
             return None
-        return found and Peer(
+        if found is None:
+            return None
+        return Peer(
             topic=page.topic, role=Role.PUBLISHER, id=ring.ring_id, pid=found.pid, start_time=found.start_time,
             pid_namespace=found.pid_namespace, since_unix_ns=found.opened_unix_ns, group=None, lossy=found.overwrite,
             own=found.own,
