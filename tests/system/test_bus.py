@@ -115,16 +115,18 @@ def test_copies_are_delivered_dropped_or_pending_when_the_ring_overwrites(tmp_pa
         assert bus.stats().loss_ratio == int(first) / 100
 
 
-@pytest.mark.parametrize("topic", ["../../etc/passwd", "a\0b", "\n\x1b[31m", "x" * 1024, "ü", "."])
+@pytest.mark.parametrize("topic", ["../../etc/passwd", "a/b", "two words", "x" * 1024, "ü", "."])
 def test_any_text_is_a_topic_and_none_leaves_the_directory(config: BusConfig, topic: str) -> None:
     with Bus(config) as bus:
         subscription = bus.subscribe(topic)
         bus.publisher(topic).try_publish(b"x")
         assert subscription.recv(1.0) == b"x"
         rings, errors = list_rings(config.directory)
-    assert [ring.topic for ring in rings] == [topic]
-    assert not errors
-    assert {path.suffix for path in config.directory.iterdir()} == {".ring", ".topic", ""}
+        assert [ring.topic for ring in rings] == [topic]
+        assert not errors
+        assert {path.suffix for path in config.directory.iterdir()} == {".ring", ".topic", ".leases"}
+    # What nobody uses any more is gone: only the file that the leases are taken on stays.
+    assert {path.suffix for path in config.directory.iterdir()} == {".leases"}
 
 
 def test_a_subscription_that_ended_is_refused_and_ending_it_again_is_nothing(bus: Bus) -> None:
@@ -201,7 +203,7 @@ def test_of_a_killed_publisher_all_that_arrives_is_whole_and_in_order(config: Bu
         assert subscription.counts()["damaged"] == 0
 
 
-def test_a_forked_child_can_not_use_its_parents_endpoints(bus: Bus) -> None:
+def test_a_forked_child_cannot_use_its_parents_endpoints(bus: Bus) -> None:
     subscription = bus.subscribe("topic")
     publisher = bus.publisher("topic")
     reading, writing = os.pipe()
@@ -211,7 +213,7 @@ def test_a_forked_child_can_not_use_its_parents_endpoints(bus: Bus) -> None:
         for call in (lambda: publisher.try_publish(b"x"), subscription.try_recv):
             try:
                 call()
-            except RuntimeError:
+            except StateError:
                 refused += 1
         bus.close()
         os.write(writing, b"%d" % refused)
