@@ -224,6 +224,7 @@ class Bus:
 
     def health(self) -> Health:
         """Return whether the bus is healthy, true or false, and why not; overruns are those since the last call."""
+        self._require_open()
         return health_of(self.stats(), self._overruns, self._dispatcher)
 
     def flush(self, timeout_s: float = CLOSE_TIMEOUT_S) -> int:
