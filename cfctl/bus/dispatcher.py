@@ -273,12 +273,15 @@ class Dispatcher:
         while len(self._outgoing) and not self._in_round and not self._closed:
             now_ns = self._clock.now_ns()
             due_ns = self._outgoing.next_event_ns()
-            if due_ns is not None and due_ns <= now_ns:
+            is_due = due_ns is not None and due_ns <= now_ns
+            if is_due:
                 self._round()
-                continue
+            # Also when something is always due, as with a ring that stays full.
             left_s = end_s - time.monotonic()
             if left_s <= 0:
                 break
+            if is_due:
+                continue
             due_s = _LONGEST_SLEEP_S if due_ns is None else (due_ns - now_ns) * 1e-9
             # The thread may do the rounds meanwhile.
             self._changed.wait(min(left_s, due_s, _LONGEST_SLEEP_S))

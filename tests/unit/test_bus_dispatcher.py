@@ -603,3 +603,20 @@ def test_many_threads_schedule_while_the_dispatcher_closes_and_all_that_was_acce
         assert len(ring.taken) == len(accepted)
         counts = dispatcher.metrics().outgoing
         assert counts.accepted == counts.delivered == len(accepted)
+
+
+def test_closing_and_flushing_end_in_time_beside_a_ring_that_stays_full() -> None:
+    # Each look at the clock takes longer than a full ring is left alone: something is always due.
+    here, ring, left = world(step_ns=200_000), Ring(room=0), list[int]()
+    for number in range(3):
+        here.schedule(ring, b"%d" % number)
+
+    def end() -> None:
+        left.append(here.dispatcher.flush(0.0))
+        left.append(here.dispatcher.close(0.0))
+
+    ending = threading.Thread(target=end, daemon=True)
+    ending.start()
+    ending.join(30.0)
+    assert left == [3, 3]
+    assert here.dispatcher.metrics().outgoing.undelivered == 3
