@@ -56,7 +56,8 @@ class Bus:
         self._own = own
         self._clock = global_hlc()
         self._optimized = True
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may open an endpoint while one is opened.
+        self._lock = threading.RLock()
         self._publishers: dict[_Lane, Publisher] = {}
         self._subscriptions: weakref.WeakValueDictionary[int, Subscription] = weakref.WeakValueDictionary()
         # Half of a subscription's id is this bus's, the rest counts: no id ever comes again.
@@ -187,8 +188,7 @@ class Bus:
 
     def request(self, topic: str, data: Buffer, timeout_s: float | None = 1.0) -> bytes:
         """Return the reply of a topic's servers; by a requester that is made with the first request on the topic."""
-        with self._lock:
-            found = self._requesters.get(topic)
+        found = self._requesters.get(topic)
         if found is None:
             found = self._requesters.setdefault(topic, self.requester(topic))
         return found.request(data, timeout_s)
@@ -216,7 +216,7 @@ class Bus:
 
     def stats(self) -> BusStats:
         """Return what passed through, by publisher and subscription."""
-        return stats_of(self._publishers, self._subscriptions.values())
+        return stats_of(self._publishers, self._living())
 
     def temporal_metrics(self) -> TemporalMetrics:
         """Return what the dispatcher did: coherence, utilization, deadlines, dependencies, causality."""
@@ -243,12 +243,15 @@ class Bus:
         self.unsent += self._dispatcher.close(timeout_s)
         with self._lock:
             self._closed = True
-        for subscription in list(self._subscriptions.values()):
+        subscriptions, publishers = self._living(), list(self._publishers.values())
+        for subscription in subscriptions:
             subscription.unsubscribe()
-        self._subscriptions.clear()
-        for ring in self._publishers.values():
-            ring.close()
+        for publisher in publishers:
+            publisher.close()
         self._publishers.clear()
+        # What another thread is using at this moment ends by itself, and the lease with the last of it.
+        if all(each._is_shut for each in subscriptions) and all(each.closed for each in publishers):
+            self._participant.close()
         return self.unsent
 
     def _take_part(self) -> _native.BusParticipant:
@@ -262,6 +265,7 @@ class Bus:
         found = self._publishers.get(lane)
         if found is not None and not found.closed:
             return found
+        self._require_open()
         with self._lock:
             self._require_open()
             found = self._publishers.get(lane)
@@ -295,26 +299,30 @@ class Bus:
         return self._open(names.Plan((topic,), group=group), _REDELIVER * redeliver)
 
     def _open(self, plan: names.Plan, flags: int, *, held: bool = True, is_raw: bool = False) -> Subscription:
+        # Before the lock: in a forked child it may be held for ever.
         self._require_open()
         subscription_id = self._base | next(self._ids)
         config = self.config
         hold = self._dispatcher.hold if held else self._dispatcher.hand_out
         release = functools.partial(hold, release=self._release_for(subscription_id))
-        try:
-            subscription = Subscription(
-                self._participant, plan.topics, plan.pattern, subscription_id, config.wait.number, config.spin_ns,
-                config.ordered, flags | _OWN * self._own, plan.history, plan.group, None if is_raw else release,
-            )  # fmt: skip
-        except OSError as error:
-            name, is_pattern = plan.pattern or str(error.filename), plan.pattern is not None
-            raise subscription_error(error, name, config, is_pattern=is_pattern) from error
-        subscription.id = subscription_id
-        subscription.topics = plan.topics or (plan.pattern or "",)
-        self._subscriptions[subscription_id] = subscription
-        self._dispatcher.count_subscriptions(made=1)
-        # Called by whichever comes first: its end, or nothing referring to it any more.
-        count_end = weakref.finalize(subscription, self._dispatcher.count_subscriptions, ended=1)
-        subscription._ended = functools.partial(self._forget, subscription_id, count_end)
+        with self._lock:
+            self._require_open()
+            try:
+                subscription = Subscription(
+                    self._participant, plan.topics, plan.pattern, subscription_id, config.wait.number,
+                    config.spin_ns, config.ordered, flags | _OWN * self._own, plan.history, plan.group,
+                    None if is_raw else release,
+                )  # fmt: skip
+            except OSError as error:
+                name, is_pattern = plan.pattern or str(error.filename), plan.pattern is not None
+                raise subscription_error(error, name, config, is_pattern=is_pattern) from error
+            subscription.id = subscription_id
+            subscription.topics = plan.topics or (plan.pattern or "",)
+            self._dispatcher.count_subscriptions(made=1)
+            # Called by whichever comes first: its end, or nothing referring to it any more.
+            count_end = weakref.finalize(subscription, self._dispatcher.count_subscriptions, ended=1)
+            subscription._ended = functools.partial(self._forget, subscription_id, count_end)
+            self._subscriptions[subscription_id] = subscription
         return subscription
 
     def _forget(self, subscription_id: int, count_end: Callable[[], object], dropped: int) -> None:
@@ -336,14 +344,18 @@ class Bus:
         self._dispatcher.schedule(packet, message_id, slot_ns, deadline_unix_ns, ring.publish_extended)
         return message_id
 
+    def _living(self) -> list[Subscription]:
+        """Return the subscriptions that are there; others may come and go meanwhile, in any thread."""
+        return [each for ref in self._subscriptions.valuerefs() if (each := ref()) is not None]
+
     def _watermarks(self) -> dict[int, int]:
         marks: dict[int, int] = {}
-        for subscription in list(self._subscriptions.values()):
+        for subscription in self._living():
             marks |= subscription.watermarks()
         return marks
 
     def _joined(self) -> set[int]:
-        return {number for each in list(self._subscriptions.values()) for number in each.publisher_numbers()}
+        return {number for each in self._living() for number in each.publisher_numbers()}
 
     def _release_for(self, subscription_id: int) -> Any:
         def release(message: Message) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import gc
 import random
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from cfctl.bus import Bus, BusConfig, BusTimeout, Packet, Publisher, ResourceExhausted, Subscription
@@ -143,14 +144,16 @@ def busy(rounds: int, report: Callable[[str], None], seed: int) -> dict[str, int
     sys.setswitchinterval(1e-6)
     try:
         close_while_used("recv", 0, 0.0)
-        descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+        gc.collect()
+        descriptors, threads = sum(1 for _ in Path("/proc/self/fd").iterdir()), threading.active_count()
         for number in range(rounds):
             name = rng.choice(list(USES))
             close_while_used(name, rng.randrange(3), rng.random() * 0.004)
             counts[name] += 1
             if number % 1000 == 999:
                 report(f"{number + 1} of {rounds}")
-        left = len(os.listdir("/proc/self/fd")) - descriptors
+        gc.collect()
+        left = sum(1 for _ in Path("/proc/self/fd").iterdir()) - descriptors
         if left > 0 or threading.active_count() > threads:
             raise WrongError(f"left: {left} descriptors, {threading.active_count() - threads} threads")
     finally:

@@ -45,7 +45,7 @@ def forked(work: Callable[[], None]) -> Iterator[int]:
         try:
             work()
             status = 0
-        except BaseException as error:  # noqa: BLE001: the child's last words
+        except BaseException as error:  # noqa: BLE001 - the child's last words
             print(f"  child: {error!r}", flush=True)
         finally:
             os._exit(status)
@@ -118,8 +118,8 @@ class Joiner:
                     data = bytes(view)
                 self._follower.follow([data])
         elif rng.random() < 0.2:
-            data = subscription.recv(0.001)
-            self._follower.follow([] if data is None else [data])
+            payload = subscription.recv(0.001)
+            self._follower.follow([] if payload is None else [payload])
         else:
             self._follower.follow(subscription.recv_many(rng.choice((1, 16, 100, 2 * CAPACITY))))
 

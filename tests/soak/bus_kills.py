@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -150,10 +151,12 @@ def _kill_publishers(killing: Killing, subscription: Subscription, streams: _ByT
         streams.follow(subscription.recv_many(killing.rng.choice((1, 10, 300))))
 
     seeds = [killing.rng.random() for _ in range(TAGS)]
-    with forked(lambda: _publish(killing.config, killing.tables[0], hash(seeds[0]))) as first:
-        with forked(lambda: _publish(killing.config, killing.tables[1], hash(seeds[1]))) as second:
-            killing.wait_and_kill(first, take)
-            killing.wait_and_kill(second, take)
+    with (
+        forked(lambda: _publish(killing.config, killing.tables[0], hash(seeds[0]))) as first,
+        forked(lambda: _publish(killing.config, killing.tables[1], hash(seeds[1]))) as second,
+    ):
+        killing.wait_and_kill(first, take)
+        killing.wait_and_kill(second, take)
     while many := subscription.recv_many(1000):
         streams.follow(many)
 
@@ -190,7 +193,8 @@ def _subscribers(killing: Killing) -> None:
                 if killing.rng.random() < 0.1:
                     follower.follow(survivor.recv_many(50))
 
-            with forked(lambda: _receive(killing.config, killing.tables[0], seed, lossy=lossy)) as child:
+            receive = functools.partial(_receive, killing.config, killing.tables[0], seed, lossy=lossy)
+            with forked(receive) as child:
                 killing.wait_and_kill(child, publish)
             began = time.monotonic()
             for _ in range(2 * CAPACITY):
@@ -235,6 +239,24 @@ def _work(config: BusConfig, done: memoryview) -> None:
                 done[number_of(data)] += 1
 
 
+@dataclass
+class _Feeding:
+    """Publishes for a group and takes as one of its members, a step at a time."""
+
+    killing: Killing
+    publisher: Publisher
+    survivor: Subscription
+    own: list[int]
+    again: list[int]
+    number: int = 0
+
+    def step(self) -> None:
+        if self.number < SIZE - CAPACITY:
+            self.number += _publish_one(self.killing, self.publisher, self.number)
+        if self.killing.rng.random() < 0.3:
+            _take_as_member(self.killing, self.survivor, self.own, self.again)
+
+
 def _members(killing: Killing) -> None:
     """Kill members of a group: each message is done by one of them; what a dead one had comes again, marked."""
     if killing.config.overwrite:
@@ -242,25 +264,18 @@ def _members(killing: Killing) -> None:
         return
     for _ in range(ROUNDS // 10):
         done, own, again = shared_words(SIZE), [0] * SIZE, [0] * SIZE
-        number = 0
         with Bus(killing.config) as bus:
             publisher = bus.publisher(TOPIC)
             survivor = bus.subscribe(TOPIC, group="workers", redeliver=True)
 
-            def step() -> None:
-                nonlocal number
-                if number < SIZE - CAPACITY:
-                    number += _publish_one(killing, publisher, number)
-                if killing.rng.random() < 0.3:
-                    _take_as_member(killing, survivor, own, again)
-
+            feeding = _Feeding(killing, publisher, survivor, own, again)
             for _ in range(10):
-                with forked(lambda: _work(killing.config, done)) as child:
-                    killing.wait_and_kill(child, step)
+                with forked(functools.partial(_work, killing.config, done)) as child:
+                    killing.wait_and_kill(child, feeding.step)
                 killing.count("members", 1, 0, 0)
-            _finish_group(killing, survivor, own, again, number)
-        _check_group(done, own, again, number)
-        killing.account.messages += number
+            _finish_group(killing, survivor, own, again, feeding.number)
+        _check_group(done, own, again, feeding.number)
+        killing.account.messages += feeding.number
 
 
 def _take_as_member(killing: Killing, survivor: Subscription, own: list[int], again: list[int]) -> bool:

@@ -44,7 +44,14 @@ static PyObject *participant_get_is_open(PyObject *object, void *closure) {
         cf_participant_is_open(&((struct participant_object *)object)->participant));
 }
 
+static PyObject *participant_close(PyObject *object, PyObject *unused) {
+    (void)unused;
+    cf_participant_close(&((struct participant_object *)object)->participant);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef participant_methods[] = {
+    {"close", participant_close, METH_NOARGS, "Give up the lease; no endpoint may be in use."},
     {"lives", participant_lives, METH_O, "Return whether the participant of an id lives."},
     {NULL, NULL, 0, NULL},
 };

@@ -302,6 +302,16 @@ static PyMethodDef subscription_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject *subscription_get_is_shut(PyObject *object, void *closure) {
+    (void)closure;
+    return PyBool_FromLong(!((struct subscription_object *)object)->is_open);
+}
+
+static PyGetSetDef subscription_properties[] = {
+    {"_is_shut", subscription_get_is_shut, NULL, "Whether it has left its topics.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot subscription_slots[] = {
     {Py_tp_doc, (void *)"The reading ends of some topics' rings; for one thread at a time."},
     {Py_tp_new, (void *)subscription_new},
@@ -309,6 +319,7 @@ static PyType_Slot subscription_slots[] = {
     {Py_tp_traverse, (void *)subscription_traverse},
     {Py_tp_clear, (void *)subscription_clear},
     {Py_tp_methods, subscription_methods},
+    {Py_tp_getset, subscription_properties},
     {0, NULL},
 };
 
