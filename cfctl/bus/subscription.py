@@ -194,7 +194,11 @@ class Subscription(_native.RingSubscription):
         slice_s = 0.1 if timeout_s is None else min(timeout_s, 0.1)
         ready = asyncio.Event()
         descriptor = self.fileno()
-        loop.add_reader(descriptor, ready.set)
+        try:
+            loop.add_reader(descriptor, ready.set)
+        except OSError:
+            # Closed meanwhile by another thread, which the next look finds.
+            return
         try:
             async with asyncio.timeout(slice_s):
                 await ready.wait()
