@@ -82,7 +82,10 @@ static struct cf_ring_reader *poll_all(struct cf_subscription *subscription,
 }
 
 /* Returns whether a topic has a ring, or a pattern a topic, that was not looked at. */
-static int has_news(const struct cf_subscription *subscription) {
+static inline int has_news(const struct cf_subscription *subscription) {
+    const struct cf_subscription_topic *only = cf_load_acquire(&subscription->only_topic);
+    if (cf_likely(only != NULL))
+        return cf_load_acquire(&only->topic.page->generation) != only->seen_generation;
     uint32_t count = cf_load_acquire(&subscription->topics.count);
     for (uint32_t i = 0; i < count; i++) {
         const struct cf_subscription_topic *each = cf_subscription_topic(subscription, i);
@@ -97,15 +100,13 @@ struct cf_ring_reader *cf_subscription_poll(struct cf_subscription *subscription
                                             struct cf_ring_message *message) {
     if (cf_unlikely(has_news(subscription)))
         cf_subscription_refresh(subscription);
-    if (cf_likely(subscription->readers.count == 1)) {
-        struct cf_ring_reader *reader = cf_subscription_reader(subscription, 0);
-        if (cf_likely(cf_ring_peek(reader, message)))
-            return reader;
-    } else {
-        struct cf_ring_reader *reader = poll_all(subscription, message);
-        if (cf_likely(reader != NULL))
-            return reader;
-    }
+    struct cf_ring_reader *reader = subscription->only_reader;
+    if (cf_unlikely(!reader))
+        reader = poll_all(subscription, message);
+    else if (cf_unlikely(!cf_ring_peek(reader, message)))
+        reader = NULL;
+    if (cf_likely(reader != NULL))
+        return reader;
     /* Who only polls never waits, and has to look for the dead all the same. */
     if (cf_unlikely(++subscription->empty_polls % CHECK_EVERY_POLLS == 0))
         cf_subscription_check(subscription, cf_os_ns(CLOCK_MONOTONIC));

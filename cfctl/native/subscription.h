@@ -49,6 +49,11 @@ struct cf_subscription {
     struct cf_seat_request seat;
     struct cf_growing topics;  /* of struct cf_subscription_topic */
     struct cf_growing readers; /* of struct cf_ring_reader, higher priority first */
+    /* Where there is one topic and no pattern, and one reader: what a poll looks at. NULL
+     * otherwise.
+     */
+    const struct cf_subscription_topic *only_topic;
+    struct cf_ring_reader *only_reader;
     struct cf_patterns patterns;
     char pattern[CF_PATTERN_BYTES];
     uint32_t pattern_bytes; /* 0 = none */

@@ -40,6 +40,15 @@ void cf_growing_free(struct cf_growing *array) {
     *array = (struct cf_growing){0};
 }
 
+void cf_subscription_note_only(struct cf_subscription *subscription) {
+    int is_single = subscription->topics.count == 1 && !subscription->patterns.page;
+    subscription->only_reader =
+        subscription->readers.count == 1 ? cf_subscription_reader(subscription, 0) : NULL;
+    /* Partner: the acquire in has_news, where another thread may wait. */
+    cf_store_release(&subscription->only_topic,
+                     is_single ? cf_subscription_topic(subscription, 0) : NULL);
+}
+
 /* Enters an open reader, by its priority. 0 or -ENOMEM. A waiting thread may see one twice, or one
  * not yet, for a moment: it only looks whether there is something. */
 static int insert(struct cf_subscription *subscription, struct cf_ring_reader *reader) {
@@ -54,6 +63,7 @@ static int insert(struct cf_subscription *subscription, struct cf_ring_reader *r
         cf_store_release(&readers->items[at], (void *)before);
         cf_store_release(&readers->items[at - 1], (void *)reader);
     }
+    cf_subscription_note_only(subscription);
     return 0;
 }
 
@@ -122,6 +132,7 @@ static int seat_at(struct cf_subscription *subscription, struct cf_subscription_
         return seat;
     of->seat = (uint32_t)seat;
     int error = cf_growing_add(&subscription->topics, of);
+    cf_subscription_note_only(subscription);
     if (error != 0)
         cf_topic_free_seat(&of->topic, of->seat);
     return error;
@@ -224,6 +235,7 @@ int cf_subscription_follow(struct cf_subscription *subscription, const char *pat
                                &subscription->seat, pattern, bytes);
     if (error != 0)
         return error;
+    cf_subscription_note_only(subscription);
     memcpy(subscription->pattern, pattern, bytes);
     subscription->pattern_bytes = bytes;
     subscription->seat.flags |= CF_SEAT_PATTERN;
@@ -242,6 +254,7 @@ static void leave_ring(struct cf_subscription *subscription, uint32_t at, int fo
     readers->count--;
     for (uint32_t i = at; i < readers->count; i++)
         readers->items[i] = readers->items[i + 1];
+    cf_subscription_note_only(subscription);
     cf_ring_detach(reader, for_good);
     free(reader);
 }
@@ -354,6 +367,7 @@ static void leave_last_topic(struct cf_subscription *subscription) {
     struct cf_subscription_topic *of = cf_subscription_topic(subscription, last);
     leave_topic(subscription, last);
     subscription->topics.count--;
+    cf_subscription_note_only(subscription);
     free(of);
 }
 

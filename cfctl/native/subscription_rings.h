@@ -17,6 +17,9 @@ static inline uint64_t cf_ring_delivered(const struct cf_ring_reader *reader) {
 /* Adds an item; 0 or -ENOMEM. A waiting thread may read the array meanwhile. */
 int cf_growing_add(struct cf_growing *array, void *item);
 
+/* After a topic, reader or pattern was added or removed. */
+void cf_subscription_note_only(struct cf_subscription *subscription);
+
 /* Frees the arrays, not the items. */
 void cf_growing_free(struct cf_growing *array);
 
