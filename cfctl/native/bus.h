@@ -80,7 +80,7 @@ struct cf_bus_dispatched {
     int64_t queued;         /* messages that wait for their slot now */
     int64_t held;           /* received messages that wait for their dependencies now */
     int64_t oldest_unix_ns; /* since when the oldest of both waits; 0 = there is none */
-    uint64_t thread_id; /* of the thread that dispatches, as the kernel numbers it; 0 = none */
+    uint64_t thread_id;     /* of the thread that dispatches, as the kernel numbers it; 0 = none */
     uint64_t quantum_ns;
     uint64_t high_water; /* most messages in the queues */
     uint64_t subscribed; /* subscriptions that were made, and those that have ended */

@@ -307,17 +307,18 @@ static int open_publisher(struct publisher_object *self, const struct cf_ring_co
 }
 
 static PyObject *publisher_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"participant", "topic",    "capacity",  "slot_bytes", "arena_bytes",
-                            "overwrite",   "priority", "scheduled", "spin_ns",    "own", NULL};
+    static char *names[] = {"participant", "topic",     "capacity", "slot_bytes",
+                            "arena_bytes", "overwrite", "priority", "scheduled",
+                            "spin_ns",     "own",       NULL};
     struct cf_module_state *state = cf_type_state(type);
     struct cf_ring_config config = {0};
     PyObject *participant, *topic;
     int overwrite, scheduled, own;
     unsigned long long arena_bytes, spin_ns;
-    if (!state || !PyArg_ParseTupleAndKeywords(args, keywords, "O!UIIKpIpKp", names,
-                                               state->participant_type, &participant, &topic,
-                                               &config.capacity, &config.slot_bytes, &arena_bytes,
-                                               &overwrite, &config.priority, &scheduled, &spin_ns, &own))
+    if (!state || !PyArg_ParseTupleAndKeywords(
+                      args, keywords, "O!UIIKpIpKp", names, state->participant_type, &participant,
+                      &topic, &config.capacity, &config.slot_bytes, &arena_bytes, &overwrite,
+                      &config.priority, &scheduled, &spin_ns, &own))
         return NULL;
     Py_ssize_t bytes;
     config.topic = PyUnicode_AsUTF8AndSize(topic, &bytes);

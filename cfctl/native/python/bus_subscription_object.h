@@ -21,7 +21,7 @@ struct subscription_object {
     uint32_t instrument;
     uint8_t is_open;
     uint8_t closing;
-    uint8_t viewed;      /* a message is lent out by recv_view */
+    uint8_t viewed;    /* a message is lent out by recv_view */
     uint8_t has_extra; /* one of these rings has lost messages, or given some of before */
 };
 
