@@ -76,6 +76,7 @@ class Requester:
         Raises BusTimeout when nobody serves the topic, or no reply came in time: the request may have been
         served all the same. InputError for a payload that is none or too large.
         """
+        body = _bytes(data)
         end_s = None if timeout_s is None else time.monotonic() + timeout_s
         with self._lock:
             try:
@@ -88,7 +89,7 @@ class Requester:
                 ) from error
             self._number += 1
             head = _HEAD.pack(self._number, len(self._inbox.encode()))
-            message = b"".join((head, self._inbox.encode(), _bytes(data)))
+            message = b"".join((head, self._inbox.encode(), body))
             try:
                 self._publisher.publish(message, _left(end_s))
             except ResourceExhausted as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.soak import bus_busy
+from tests.soak.bus_payloads import WrongError
 
 
 @pytest.fixture(autouse=True)
@@ -38,5 +39,5 @@ def test_the_check_finds_a_use_that_does_not_end(monkeypatch: pytest.MonkeyPatch
         raise next(ended)
 
     monkeypatch.setitem(bus_busy.USES, "seeded", use)
-    with pytest.raises(bus_busy.WrongError, match="seeded"):
+    with pytest.raises(WrongError, match="seeded"):
         bus_busy.close_while_used("seeded", 2, 0.0)
