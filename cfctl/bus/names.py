@@ -32,7 +32,7 @@ def public(topic: object) -> str:
     if name.startswith(PRIVATE):
         raise InputError(
             f"The topic {name[:64]!r} cannot be used.",
-            f"Names that begin with {PRIVATE!r} are of requests and replies.",
+            f"Names that begin with {PRIVATE!r} are reserved for requests and replies.",
             "Use bus.request and bus.serve, or another name.",
         )
     if "*" in name or "?" in name:
@@ -72,7 +72,7 @@ def plan(
     if bool(topics) == (pattern is not None):
         raise InputError(
             "Nothing was subscribed to.",
-            "There are topics and a pattern, or neither.",
+            "Topics and a pattern were given, or neither.",
             "Give one of the two.",
         )
     if not isinstance(history, int) or not 0 <= history <= MAX_HISTORY:
@@ -80,8 +80,8 @@ def plan(
     if group is not None and (history or lossy or pattern is not None):
         raise InputError(
             "The group cannot be joined.",
-            "A group has no history, is never lossy, and is of named topics.",
-            "Leave these arguments out.",
+            "history, lossy and pattern cannot be combined with group.",
+            "Leave them out.",
         )
     return Plan(
         tuple(dict.fromkeys(public(topic) for topic in topics)),

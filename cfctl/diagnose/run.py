@@ -16,7 +16,7 @@ from cfctl.diagnose.measurements import Measurements
 from cfctl.diagnose.offline import Captured, open_captured
 from cfctl.diagnose.probing import DEFAULT_DURATION_NS, LATENCY, ProbePlan, probe_host
 from cfctl.diagnose.profiles import PROFILES, use_of
-from cfctl.diagnose.record import Actor, Catalogue, CheckResult, Status, Subject
+from cfctl.diagnose.record import Actor, Area, Catalogue, CheckResult, Status, Subject
 from cfctl.diagnose.subject import NOT_MEASURED, Facts, sampled
 from cfctl.errors import InputError
 from cfctl.host.fingerprint import fingerprint
@@ -98,7 +98,8 @@ def diagnose(
     if request.target is not None:
         use = use_of(request.profile)
         budget = judge_budget(request.target, use, measurements, reason or NOT_NEEDED, results.values())
-    verdict, verdict_reason = judged(results.values(), request.fail_on, request.required, budget)
+    about = Area.BUS if request.subject is Subject.TEMPORAL else None
+    verdict, verdict_reason = judged(results.values(), request.fail_on, request.required, budget, about)
     before = facts.before
     return Diagnosis(
         verdict,
@@ -252,8 +253,12 @@ def judged(
     fail_on: Severity,
     required: tuple[str, ...] = (),
     budget: Budget | None = None,
+    about: Area | None = None,
 ) -> tuple[Verdict, str]:
-    """Return the verdict over results and the target, and the sentence that explains it."""
+    """Return the verdict over results and the target, and the sentence that explains it.
+
+    `about`: the area of the run's question. A pass needs a check of it that saw something: others say nothing of it.
+    """
     by_id = {result.id: result for result in results}
     failing = [result.id for result in by_id.values() if result.fails(fail_on)]
     if budget is not None and budget.verdict is Verdict.FAIL:
@@ -271,6 +276,12 @@ def judged(
         return (
             Verdict.INCONCLUSIVE,
             f"nothing was observed: {len(blind)} of {len(by_id)} checks could not see",
+        )
+    asked = [result for result in by_id.values() if result.area is about]
+    if asked and not any(result.status in _SEEN for result in asked):
+        return (
+            Verdict.INCONCLUSIVE,
+            f"nothing of the {about} was observed: {len(asked)} checks could not see; others were made",
         )
     met = "the target is met, " if budget is not None else ""
     return Verdict.PASS, f"{met}no issue at or above {fail_on} that you can fix"

@@ -16,22 +16,34 @@ if TYPE_CHECKING:
     from cfctl.records import Measurement
 
 _TOPIC_WIDTH = 24
+# From this many columns on all figures are shown.
+_WIDE = 100
 
 
 def render(report: RateReport, console: Console, shown_unit: str | None) -> None:
-    """Print a row for each topic: rate with its interval, gaps, delays, window, lost."""
-    table = column_table(
-        [("topic", "left"), ("rate", "right"), ("gap min", "right"), ("max", "right"), ("std", "right"),
-         ("delay p50", "right"), ("p99", "right"), ("window", "right"), ("lost", "right")]
-    )  # fmt: skip
+    """Print a row for each topic: rate with its interval, gaps, delays, window, lost; a narrow console gets fewer."""
+    wide = console.width >= _WIDE
+    heads = [
+        "topic",
+        "rate",
+        *(["gap min"] if wide else []),
+        "gap max",
+        *(["std"] if wide else []),
+        "delay p50",
+        "p99",
+    ]
+    heads += [*(["window"] if wide else []), "lost"]
+    table = column_table([(head, "right" if head != "topic" else "left") for head in heads])
     for each in report.topics:
-        times = (each.gap_min, each.gap_max, each.gap_std, each.delay_p50, each.delay_p99)
-        table.add_row(
-            cell(safe_text(each.topic, _TOPIC_WIDTH)), cell(_rate(each)),
-            *(cell(_time(time, shown_unit)) for time in times), cell(each.window),
-            cell("-" if each.lost is None else each.lost),
-        )  # fmt: skip
-    for column in table.columns[1:]:
+        cells = {
+            "topic": safe_text(each.topic, _TOPIC_WIDTH), "rate": _rate(each),
+            "gap min": _time(each.gap_min, shown_unit), "gap max": _time(each.gap_max, shown_unit),
+            "std": _time(each.gap_std, shown_unit), "delay p50": _time(each.delay_p50, shown_unit),
+            "p99": _time(each.delay_p99, shown_unit), "window": each.window,
+            "lost": "-" if each.lost is None else each.lost,
+        }  # fmt: skip
+        table.add_row(*(cell(cells[head]) for head in heads))
+    for column in table.columns:
         column.no_wrap = True
     console.print(table)
     if report.lost:

@@ -101,9 +101,9 @@ def open_directory(directory: Path) -> int | None:
     except (OSError, ValueError) as error:
         why = os_error_reason(error) if isinstance(error, OSError) else f"Its path is unusable: {error}."
         raise SegmentError(
-            f"The segment directory {directory} can not be read.",
+            f"The segment directory {directory} cannot be read.",
             why,
-            "Remove it, or name another with CFCTL_SEGMENT_DIR.",
+            "Name a directory of your own, of mode 0700, with CFCTL_SEGMENT_DIR.",
         ) from error
     status = os.fstat(fd)
     if status.st_uid != os.geteuid() != 0:
@@ -111,7 +111,7 @@ def open_directory(directory: Path) -> int | None:
         raise SegmentError(
             f"The segment directory {directory} is not read.",
             "It belongs to another user.",
-            "Remove it, or name another with CFCTL_SEGMENT_DIR.",
+            "Name a directory of your own with CFCTL_SEGMENT_DIR.",
         )
     return fd
 

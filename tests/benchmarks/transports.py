@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import multiprocessing
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -156,6 +157,38 @@ def zmq_ipc() -> Transport:
     return Transport("pyzmq, ipc", opened, 100_000, False)
 
 
+def zenoh() -> Transport:
+    """Return Zenoh between two peers over TCP on loopback; its publishers wait and batch nothing."""
+    module = importlib.import_module("zenoh")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f'["tcp/127.0.0.1:{probe.getsockname()[1]}"]'
+    ready = os.pipe(), os.pipe()
+
+    @contextlib.contextmanager
+    def opened(side: int) -> Iterator[Side]:
+        config = module.Config()
+        config.insert_json5("mode", '"peer"')
+        config.insert_json5("scouting/multicast/enabled", "false")
+        config.insert_json5("listen/endpoints", "[]" if side else endpoint)
+        if side:
+            os.read(ready[1][0], 1)
+            config.insert_json5("connect/endpoints", endpoint)
+        with module.open(config) as session:
+            os.write(ready[1 - side][1], b"x")
+            inbox = session.declare_subscriber(f"benchmark/{side}", module.handlers.FifoChannel(DEPTH))
+            outbox = session.declare_publisher(
+                f"benchmark/{1 - side}", congestion_control=module.CongestionControl.BLOCK, express=True
+            )
+            while not outbox.matching_status.matching:
+                time.sleep(0.001)
+            receive = inbox.recv
+            yield Side(outbox.put, lambda: bytes(receive().payload))
+            time.sleep(0.05)
+
+    return Transport("Zenoh, tcp", opened, 30_000, False)
+
+
 class _Payload(ctypes.Structure):
     _fields_ = (("data", ctypes.c_char * PAYLOAD_BYTES),)
 
@@ -207,6 +240,7 @@ def peers() -> dict[str, Callable[[], Transport]]:
         "os.pipe, blocking": (None, lambda: pipe(spins=False)),
         "faster-fifo": ("faster_fifo", faster_fifo),
         "pyzmq, ipc": ("zmq", zmq_ipc),
+        "Zenoh, tcp": ("zenoh", zenoh),
         "multiprocessing.Queue": (None, multiprocessing_queue),
     }
     found = {}

@@ -7,8 +7,8 @@ what was published after it joined. kills: publishers, subscribers and members o
 random moments ten thousand times; the survivors receive everything whole, in order and once. busy: subscriptions,
 publishers and buses are closed at random moments while other threads use them.
 
-Each part can be run by itself, prints how far it is, and ends with one line of its figures. All take about an hour
-on two idle CPUs. CFCTL_TEST_SCALE=0.01 is a rehearsal; CFCTL_TEST_SEED repeats a run's choices.
+Each part can be run by itself, prints how far it is, and ends with one line of its figures. All take about twenty
+minutes on two idle CPUs. CFCTL_TEST_SCALE=0.01 is a rehearsal; CFCTL_TEST_SEED repeats a run's choices.
 """
 
 from __future__ import annotations

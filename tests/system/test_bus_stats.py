@@ -369,7 +369,7 @@ def test_topics_are_listed_with_who_is_there_and_what_waits(config: BusConfig, c
         assert "None" not in text.stdout
         assert len(subscription.recv_many(10)) == 5
     gone = cfctl("bus", "topics", "elsewhere")
-    assert (gone.returncode, "concerns 'elsewhere'" in gone.stderr) == (3, True)
+    assert (gone.returncode, "concerns the topic 'elsewhere'" in gone.stderr) == (3, True)
 
 
 def test_an_unhealthy_bus_says_why_in_plain_words(config: BusConfig, cfctl: Cfctl) -> None:

@@ -41,7 +41,7 @@ def test_a_subscription_is_to_topics_or_to_a_pattern() -> None:
     assert names.plan(("a", "b", "a"), None, 0, None, lossy=False).topics == ("a", "b")
     assert names.plan((), "a.*", 0, None, lossy=False).pattern == "a.*"
     for topics, pattern in ((("a",), "b*"), ((), None)):
-        with pytest.raises(InputError, match="topics and a pattern, or neither"):
+        with pytest.raises(InputError, match="Topics and a pattern were given, or neither"):
             names.plan(topics, pattern, 0, None, lossy=False)
 
 

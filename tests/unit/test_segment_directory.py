@@ -56,7 +56,7 @@ def test_a_directory_that_is_a_link_or_a_file_is_an_error(directory: Path) -> No
     (directory / "link").symlink_to("real")
     (directory / "file").write_text("")
     for name in ("link", "file"):
-        with pytest.raises(SegmentError, match="can not be read"):
+        with pytest.raises(SegmentError, match="cannot be read"):
             list_segments([directory / name])
 
 

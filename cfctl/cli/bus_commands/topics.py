@@ -31,8 +31,13 @@ def complete_topics(incomplete: str) -> list[str]:
 
 def no_bus(which: str | None) -> str:
     """Return the message of a command that found nothing of the bus."""
-    what = "There is no bus" if which is None else f"Nothing of the bus concerns '{safe_text(which, 60)}'"
-    return f"cfctl: {what}: no program of this user has a cfctl.bus.Bus, or its files are gone."
+    from cfctl import paths
+
+    where = safe_text(str(paths.segment_directory()), 200)
+    if which is None:
+        return f"cfctl: There is no bus in {where}: no program of this user has a cfctl.bus.Bus there, or its files are gone."
+    what = f"process {which}" if which.isdecimal() else f"the topic '{safe_text(which, 60)}'"
+    return f"cfctl: Nothing of the bus in {where} concerns {what}. Look at cfctl bus topics."
 
 
 def topics(

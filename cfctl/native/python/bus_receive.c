@@ -189,7 +189,7 @@ int cf_bus_enter_to_receive(struct subscription_object *self) {
         return cf_bus_enter(self);
     cf_raise_error("StateError", "Nothing was received.",
                    "A message of this subscription is lent out by recv_view.",
-                   "Leave its `with` block first.");
+                   "Leave its `with` block, and delete what was made of the view (del array).");
     return 0;
 }
 

@@ -128,8 +128,8 @@ static PyObject *view_exit(PyObject *object, PyObject *args) {
     if (!result || self->exports > 0) {
         PyErr_Clear();
         return cf_raise_error("StateError", "The message was not given back.",
-                              "A memoryview or array of it is still in use.",
-                              "Release it, or copy it, before the `with` block of recv_view ends.");
+                              "An array or memoryview of it outlived its `with` block.",
+                              "Copy what you need inside the block, and delete the array there.");
     }
     Py_CLEAR(self->view);
     end(self);
