@@ -191,7 +191,9 @@ int cf_ring_take(struct cf_ring_reader *reader, const struct cf_ring_message *me
     cf_store_relaxed(&reader->position, position);
     if (cf_unlikely(position <= reader->joined))
         reader->history++;
-    else if (cf_unlikely(position - reader->stored >= reader->lazy_messages))
+    /* Large payloads fill the arena long before the slots: their space is given back at once. */
+    else if (cf_unlikely(position - reader->stored >= reader->lazy_messages ||
+                         message->flags & CF_MESSAGE_ARENA))
         cf_ring_store_position(reader);
     return 1;
 }

@@ -58,6 +58,18 @@ def test_what_was_accepted_after_subscribing_is_received(count: int, size: int) 
         assert bus.stats().publishers[0].rejected == count - accepted
 
 
+def test_a_large_payload_that_was_taken_holds_no_space() -> None:
+    with Bus() as bus:
+        subscription, publisher = bus.subscribe("t"), bus.publisher("t")
+        for number in range(100):
+            publisher.try_publish(b"%d" % number * 30_000)
+            assert subscription.try_recv() == b"%d" % number * 30_000
+            publisher.try_publish(bytes(65_536))
+            with subscription.recv_view(0.0) as view:
+                assert view is not None
+                assert len(view) == 65_536
+
+
 def test_every_subscription_hears_a_publisher_or_is_refused() -> None:
     with Bus() as bus:
         publisher = bus.publisher("fan")
