@@ -45,8 +45,7 @@ def endpoint_error(error: OSError, what: str, config: BusConfig) -> CfctlError:
         why = f"{config.directory}, or a file of the bus in it, is not private to this user."
         return StateError(what, why, "Name a directory of mode 0700 that is yours with CFCTL_SEGMENT_DIR.")
     if code == errno.EINVAL:
-        why = f"A file of the bus in {config.directory} is torn, or of another version of cfctl."
-        return SegmentError(what, why, "End the programs that use it, then remove it: cfctl segments prune.")
+        return _unusable_error(what, config)
     return StateError(what, os_error_reason(error), "Look at the directory of CFCTL_SEGMENT_DIR.")
 
 
@@ -62,6 +61,11 @@ def publisher_error(error: OSError, topic: str, config: BusConfig) -> CfctlError
     return endpoint_error(error, what, config)
 
 
+def _unusable_error(what: str, config: BusConfig) -> SegmentError:
+    why = f"A file of the bus in {config.directory} is torn, or of another version of cfctl."
+    return SegmentError(what, why, "End the programs that use it, then remove it: cfctl segments prune.")
+
+
 def subscription_error(error: OSError, of: str, config: BusConfig, *, is_pattern: bool) -> CfctlError:
     """Return why a topic or pattern cannot be subscribed to."""
     what = f"{of[:64]!r} cannot be subscribed to."
@@ -71,4 +75,7 @@ def subscription_error(error: OSError, of: str, config: BusConfig, *, is_pattern
         return LimitError(what, why, "End subscriptions, or share one between threads.")
     if error.errno == errno.EINVAL and is_pattern and not 1 <= len(of.encode()) <= 208:
         return InputError(what, "A pattern is 1 to 208 bytes of UTF-8.", "Shorten it.")
+    if error.errno == errno.EAGAIN:
+        # A ring that is listed was finished: one without its beginning has lost it since.
+        return _unusable_error(what, config)
     return endpoint_error(error, what, config)
